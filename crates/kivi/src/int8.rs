@@ -1,0 +1,130 @@
+//! The integer path: the scale is folded into the query (or the weight), which is then rounded to 8 bits, so that a dot product
+//! with codes is a sum of small integers.
+//!
+//! Those sums stay far below 2^24, where f32 holds every integer, so the f32 kernels compute them without an error: given equal
+//! 8-bit values they are equal to the bit to the i32 sums of a processor with integer dot products.
+
+use whittle_tensor::attention;
+
+/// `(a, x')` with `a = max |x|` and `x' = round_half_even(127·x / a)`, all zero where `a` is; `x` becomes `x'`.
+fn fold(x: &mut [f32]) -> f32 {
+    let a = x.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+    for x in x {
+        *x = if a > 0.0 {
+            (127.0 * *x / a).round_ties_even()
+        } else {
+            0.0
+        };
+    }
+    a
+}
+
+/// `out[r, t] = (a/127)·Σ_d q'[r, d]·codes[d, t] + Σ_d q[r, d]·min[d]`, with `(a, q')` of `q[r, d]·scale[d]`.
+///
+/// `q` is `[rows, head_dim]`, `codes` `[head_dim, width]`, `out` `[rows, width]`, of which the first `q` rows are written.
+pub(crate) fn scores(
+    q: &[f32],
+    scale: &[f32],
+    min: &[f32],
+    codes: &[f32],
+    width: usize,
+    out: &mut [f32],
+) {
+    let head_dim = scale.len();
+    let rows = q.len() / head_dim;
+    let mut small: Vec<f32> = q
+        .chunks_exact(head_dim)
+        .flat_map(|q| q.iter().zip(scale).map(|(q, s)| q * s))
+        .collect();
+    let largest: Vec<f32> = small.chunks_exact_mut(head_dim).map(fold).collect();
+    attention::scores(&small, rows, head_dim, codes, width, &vec![0.0; rows], out);
+    let rows = q
+        .chunks_exact(head_dim)
+        .zip(&largest)
+        .zip(out.chunks_exact_mut(width));
+    for ((q, a), out) in rows {
+        let bias: f32 = q.iter().zip(min).map(|(q, m)| q * m).sum();
+        out.iter_mut()
+            .for_each(|sum| *sum = a / 127.0 * *sum + bias);
+    }
+}
+
+/// `out[d] += (a/127)·Σ_t p'[t]·codes[t, d] + Σ_t p[t]·min[t, h]`, with `(a, p')` of `p[t]·scale[t, h]`, for each channel group
+/// `h` of `group` channels.
+///
+/// `weights` is `[tokens]`, `scale` and `min` `[tokens, head_dim / group]`, `codes` `[tokens, head_dim]`.
+pub(crate) fn values(
+    weights: &[f32],
+    scale: &[f32],
+    min: &[f32],
+    codes: &[f32],
+    group: usize,
+    out: &mut [f32],
+) {
+    let head_dim = out.len();
+    let groups = head_dim / group;
+    let mut sums = vec![0.0; group];
+    for (h, out) in out.chunks_exact_mut(group).enumerate() {
+        let column = |of: &[f32], t: usize| of[t * groups + h];
+        let mut small: Vec<f32> = weights
+            .iter()
+            .enumerate()
+            .map(|(t, p)| p * column(scale, t))
+            .collect();
+        let a = fold(&mut small);
+        let bias: f32 = weights
+            .iter()
+            .enumerate()
+            .map(|(t, p)| p * column(min, t))
+            .sum();
+        sums.fill(0.0);
+        for (t, &p) in small.iter().enumerate() {
+            let codes = &codes[t * head_dim + h * group..][..group];
+            sums.iter_mut()
+                .zip(codes)
+                .for_each(|(sum, c)| *sum += p * c);
+        }
+        out.iter_mut()
+            .zip(&sums)
+            .for_each(|(o, sum)| *o += a / 127.0 * sum + bias);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folding_keeps_the_largest_and_rounds_halves_to_even() {
+        let mut x = [254.0, -1.0, 3.0, -5.0];
+        assert_eq!(fold(&mut x), 254.0);
+        assert_eq!(x, [127.0, 0.0, 2.0, -2.0]);
+        let mut zero = [0.0, -0.0];
+        assert_eq!(fold(&mut zero), 0.0);
+        assert_eq!(zero, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn sums_in_f32_are_the_integer_sums() {
+        let (head_dim, width) = (256, 32);
+        let q: Vec<f32> = (0..head_dim)
+            .map(|d| if d % 7 == 3 { -1.0 } else { 1.0 })
+            .collect();
+        let codes: Vec<f32> = (0..head_dim * width).map(|i| (i * 7 % 16) as f32).collect();
+        let mut out = vec![0.0; width];
+        scores(
+            &q,
+            &vec![1.0; head_dim],
+            &vec![0.0; head_dim],
+            &codes,
+            width,
+            &mut out,
+        );
+        for (t, &out) in out.iter().enumerate() {
+            let sum: i32 = (0..head_dim)
+                .map(|d| 127 * q[d] as i32 * codes[d * width + t] as i32)
+                .sum();
+            assert_eq!(out, 1.0f32 / 127.0 * sum as f32);
+        }
+    }
+}

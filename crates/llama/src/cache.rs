@@ -1,0 +1,519 @@
+//! Plain caches: every key and value as it came, in f32 or f16.
+//!
+//! They are the reference that other caches are measured against, so they are exact (up to the rounding of the storage
+//! type), serve everything that [`KvStore`] asks for, and attend at the speed of memory.
+//!
+//! A page holds [`TILE`] tokens of one layer. In it each kv head has its keys as `[head_dim, TILE]` and its values as
+//! `[TILE, head_dim]`, which is what the kernels of [`whittle_tensor::attention`] read: attention widens a tile, if at all,
+//! and never transposes it. Pages are counted references: [`fork`](KvStore::fork) shares them, and the first write to a
+//! shared page copies it.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+use whittle_tensor::attention::{Partial, accumulate_any, scores, weigh, widen};
+use whittle_tensor::{Element, Tensor};
+
+use crate::{Error, KvStore, Result, SequenceId, Span, Truncated, Visible};
+
+/// Tokens of a page.
+pub const TILE: usize = 32;
+
+/// Query tokens that share one pass over the keys and values.
+const QUERIES: usize = 32;
+
+/// Tokens of a split: each is attended to on its own and the results are merged in order, so the output does not depend on
+/// the number of threads.
+const SPLIT: usize = 16 * TILE;
+
+/// Multiply-adds below which a second thread costs more than it brings.
+const SERIAL: usize = 1 << 18;
+
+/// What a plain cache stores: `f32` or [`f16`].
+pub trait Stored: Element + sealed::Sealed {
+    /// The largest magnitude that can be stored.
+    const LARGEST: f32;
+
+    /// Rounds to the nearest value, ties to even.
+    fn narrow(values: &[f32]) -> Cow<'_, [Self]>;
+
+    /// The stored values as f32, in `scratch` where they are not f32 already.
+    fn widen<'a>(stored: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
+}
+
+impl Stored for f32 {
+    const LARGEST: f32 = f32::MAX;
+
+    fn narrow(values: &[f32]) -> Cow<'_, [Self]> {
+        Cow::Borrowed(values)
+    }
+
+    fn widen<'a>(stored: &'a [Self], _: &'a mut [f32]) -> &'a [f32] {
+        stored
+    }
+}
+
+impl Stored for f16 {
+    const LARGEST: f32 = 65504.0;
+
+    fn narrow(values: &[f32]) -> Cow<'_, [Self]> {
+        let mut narrow = vec![f16::ZERO; values.len()];
+        narrow.convert_from_f32_slice(values);
+        Cow::Owned(narrow)
+    }
+
+    fn widen<'a>(stored: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32] {
+        let wide = &mut scratch[..stored.len()];
+        widen(stored, wide);
+        wide
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for half::f16 {}
+}
+
+/// Sizes of a model that fix the form of its cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheShape {
+    /// Transformer blocks.
+    pub layers: usize,
+    /// Key (and value) heads of a layer.
+    pub kv_heads: usize,
+    /// Channels of a head.
+    pub head_dim: usize,
+}
+
+/// A [`KvStore`] that keeps every key and value in `T`.
+#[derive(Clone, Debug)]
+pub struct PlainStore<T: Stored> {
+    shape: CacheShape,
+    sequences: BTreeMap<SequenceId, Vec<Layer<T>>>,
+    next: usize,
+}
+
+/// The rows of one layer of one sequence.
+#[derive(Clone, Debug)]
+struct Layer<T> {
+    tokens: usize,
+    pages: Vec<Arc<[T]>>,
+}
+
+impl<T: Stored> PlainStore<T> {
+    /// An empty store.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where a size is 0.
+    pub fn new(shape: CacheShape) -> Result<Self> {
+        let CacheShape { layers, kv_heads, head_dim } = shape;
+        for (argument, size) in [("layers", layers), ("kv_heads", kv_heads), ("head_dim", head_dim)] {
+            if size == 0 {
+                return Err(Error::argument("PlainStore::new", argument, "at least 1", "0"));
+            }
+        }
+        Ok(Self { shape, sequences: BTreeMap::new(), next: 0 })
+    }
+
+    /// The sizes that it was made for.
+    pub fn shape(&self) -> CacheShape {
+        self.shape
+    }
+
+    fn layers(&self, operation: &'static str, sequence: SequenceId) -> Result<&Vec<Layer<T>>> {
+        self.sequences.get(&sequence).ok_or_else(|| unknown(operation, sequence))
+    }
+
+    fn layers_mut(&mut self, operation: &'static str, sequence: SequenceId) -> Result<&mut Vec<Layer<T>>> {
+        self.sequences.get_mut(&sequence).ok_or_else(|| unknown(operation, sequence))
+    }
+
+    /// Tokens of a sequence between two steps, when all layers hold the same.
+    fn settled(&self, operation: &'static str, sequence: SequenceId) -> Result<usize> {
+        let layers = self.layers(operation, sequence)?;
+        let tokens = layers[0].tokens;
+        match layers.iter().find(|layer| layer.tokens != tokens) {
+            None => Ok(tokens),
+            Some(layer) => Err(Error::argument(operation, "sequence", format!("{sequence:?} with {tokens} tokens in all layers"), format!("a layer with {} tokens: a step is under way", layer.tokens))),
+        }
+    }
+
+    /// Checks layer and spans of a batch and returns its rows.
+    fn batch_rows(&self, operation: &'static str, layer: usize, spans: &[Span]) -> Result<usize> {
+        if layer >= self.shape.layers {
+            return Err(Error::argument(operation, "layer", format!("below {}", self.shape.layers), layer));
+        }
+        let mut seen = HashSet::new();
+        let mut rows = 0usize;
+        for span in spans {
+            self.layers(operation, span.sequence)?;
+            if !seen.insert(span.sequence) {
+                return Err(Error::argument(operation, "spans", "each sequence once", format!("{:?} twice", span.sequence)));
+            }
+            rows = rows.saturating_add(span.tokens);
+        }
+        Ok(rows)
+    }
+
+    /// Refuses the first value that `T` can't hold.
+    fn check_values(&self, layer: usize, spans: &[Span], argument: &'static str, values: &[f32]) -> Result<()> {
+        let Some(at) = values.iter().position(|x| !(x.abs() <= T::LARGEST)) else {
+            return Ok(());
+        };
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let (mut row, head, channel) = (at / (kv_heads * head_dim), at / head_dim % kv_heads, at % head_dim);
+        let mut sequence = SequenceId(0);
+        for span in spans {
+            sequence = span.sequence;
+            if row < span.tokens {
+                break;
+            }
+            row -= span.tokens;
+        }
+        Err(Error::Value { argument, layer, sequence, row, head, channel, limit: T::LARGEST, found: values[at] })
+    }
+
+    /// Elements of a page.
+    fn page_len(&self) -> usize {
+        self.shape.kv_heads * 2 * TILE * self.shape.head_dim
+    }
+}
+
+impl<T: Stored> KvStore for PlainStore<T> {
+    fn sequence(&mut self) -> Result<SequenceId> {
+        let id = SequenceId(self.next);
+        self.next += 1;
+        self.sequences.insert(id, vec![Layer { tokens: 0, pages: Vec::new() }; self.shape.layers]);
+        Ok(id)
+    }
+
+    fn append(&mut self, layer: usize, spans: &[Span], k: &Tensor, v: &Tensor) -> Result<()> {
+        const OP: &str = "append";
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let rows = self.batch_rows(OP, layer, spans)?;
+        let (k, v) = (k.contiguous()?, v.contiguous()?);
+        let k = values(OP, "k", &k, [rows, kv_heads, head_dim])?;
+        let v = values(OP, "v", &v, [rows, kv_heads, head_dim])?;
+        self.check_values(layer, spans, "k", k)?;
+        self.check_values(layer, spans, "v", v)?;
+
+        let (k, v) = (T::narrow(k), T::narrow(v));
+        let row_len = kv_heads * head_dim;
+        let page_len = self.page_len();
+        let mut rows = k.chunks_exact(row_len).zip(v.chunks_exact(row_len));
+        for span in spans {
+            let layer = &mut self.layers_mut(OP, span.sequence)?[layer];
+            let mut rows = rows.by_ref().take(span.tokens).peekable();
+            while rows.peek().is_some() {
+                let slot = layer.tokens % TILE;
+                if slot == 0 {
+                    layer.pages.push(std::iter::repeat_n(T::zeroed(), page_len).collect());
+                }
+                let page = Arc::make_mut(&mut layer.pages[layer.tokens / TILE]);
+                for (slot, (k, v)) in (slot..TILE).zip(rows.by_ref()) {
+                    write_row(page, slot, head_dim, k, v);
+                    layer.tokens += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attend(
+        &mut self,
+        layer: usize,
+        spans: &[Span],
+        q: &Tensor,
+        scale: f32,
+        visible: Visible<'_>,
+    ) -> Result<Tensor> {
+        const OP: &str = "attend";
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let rows = self.batch_rows(OP, layer, spans)?;
+        let query_heads = match *q.shape() {
+            [_, heads, _] if heads > 0 && heads % kv_heads == 0 => heads,
+            _ => {
+                return Err(Error::argument(OP, "q", format!("shape [{rows}, a multiple of {kv_heads}, {head_dim}]"), format!("{:?}", q.shape())));
+            }
+        };
+        let q = q.contiguous()?;
+        let q = values(OP, "q", &q, [rows, query_heads, head_dim])?;
+        if let Visible::Tree(parents) = visible
+            && parents.len() != rows
+        {
+            return Err(Error::argument(OP, "visible", format!("a parent for each of {rows} rows"), parents.len()));
+        }
+
+        let group = query_heads / kv_heads;
+        let mut tasks = Vec::new();
+        let mut work = 0usize;
+        let mut row = 0;
+        let mut views = Vec::with_capacity(spans.len());
+        for (index, span) in spans.iter().enumerate() {
+            let stored = &self.layers(OP, span.sequence)?[layer];
+            let before = stored.tokens.checked_sub(span.tokens).ok_or_else(|| Error::argument(OP, "spans", format!("at most the {} rows of {:?} in layer {layer}", stored.tokens, span.sequence), format!("{} queries", span.tokens)))?;
+            let tree = match visible {
+                Visible::Causal => None,
+                Visible::Tree(parents) => Some(ancestors(&parents[row..row + span.tokens])?),
+            };
+            views.push(View { stored, before, tree });
+            for first in (0..span.tokens).step_by(QUERIES) {
+                let queries = QUERIES.min(span.tokens - first);
+                work += queries * query_heads * head_dim * (before + first + queries);
+                tasks.extend((0..kv_heads).map(|head| Task { span: index, head, row: row + first, first, queries }));
+            }
+            row += span.tokens;
+        }
+
+        let run = |task: &Task| {
+            let view = &views[task.span];
+            let mut block = Vec::with_capacity(task.queries * group * head_dim);
+            for i in 0..task.queries {
+                let start = ((task.row + i) * query_heads + task.head * group) * head_dim;
+                block.extend(q[start..start + group * head_dim].iter().map(|x| x * scale));
+            }
+            view.attend(task, &block, group, head_dim, work >= SERIAL)
+        };
+        let partials: Vec<Partial> = match work < SERIAL {
+            true => tasks.iter().map(run).collect(),
+            false => tasks.par_iter().map(run).collect(),
+        };
+        let mut out = vec![0.0; rows * query_heads * head_dim];
+        for (task, mut partial) in tasks.iter().zip(partials) {
+            for (i, block) in partial.out().chunks_exact(group * head_dim).enumerate() {
+                let start = ((task.row + i) * query_heads + task.head * group) * head_dim;
+                out[start..start + block.len()].copy_from_slice(block);
+            }
+        }
+        Ok(Tensor::from_vec(out, &[rows, query_heads, head_dim])?)
+    }
+
+    fn len(&self, sequence: SequenceId) -> Result<usize> {
+        let layers = self.layers("len", sequence)?;
+        Ok(layers.iter().map(|layer| layer.tokens).min().unwrap_or(0))
+    }
+
+    /// Distinct pages, their reference counts included, and the page tables.
+    fn bytes(&self) -> usize {
+        let mut seen = HashSet::new();
+        let mut bytes = 0;
+        for layer in self.sequences.values().flatten() {
+            bytes += layer.pages.capacity() * size_of::<Arc<[T]>>();
+            for page in &layer.pages {
+                if seen.insert(Arc::as_ptr(page).cast::<T>()) {
+                    bytes += 2 * size_of::<usize>() + size_of_val::<[T]>(page);
+                }
+            }
+        }
+        bytes
+    }
+
+    fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId> {
+        self.settled("fork", sequence)?;
+        let layers = self.layers("fork", sequence)?.clone();
+        let id = SequenceId(self.next);
+        self.next += 1;
+        self.sequences.insert(id, layers);
+        Ok(id)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<Truncated> {
+        const OP: &str = "truncate";
+        let held = self.len(sequence)?;
+        if len > held {
+            return Err(Error::argument(OP, "len", format!("at most the {held} tokens of {sequence:?}"), len));
+        }
+        for layer in self.layers_mut(OP, sequence)? {
+            layer.tokens = len;
+            layer.pages.truncate(len.div_ceil(TILE));
+        }
+        Ok(Truncated::Exact)
+    }
+
+    fn retain(&mut self, sequence: SequenceId, from: usize, rows: &[usize]) -> Result<()> {
+        const OP: &str = "retain";
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let held = self.settled(OP, sequence)?;
+        let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
+        let inside = from <= held && rows.last().is_none_or(|&row| row < held - from);
+        if !ascending || !inside {
+            return Err(Error::argument(OP, "rows", format!("ascending offsets from {from}, below the {held} tokens of {sequence:?}"), format!("{rows:?}")));
+        }
+        let row_len = kv_heads * head_dim;
+        let (mut k, mut v) = (vec![T::zeroed(); row_len], vec![T::zeroed(); row_len]);
+        for layer in self.layers_mut(OP, sequence)? {
+            for (to, source) in (from..).zip(rows.iter().map(|row| from + row)) {
+                if to != source {
+                    read_row(&layer.pages[source / TILE], source % TILE, head_dim, &mut k, &mut v);
+                    write_row(Arc::make_mut(&mut layer.pages[to / TILE]), to % TILE, head_dim, &k, &v);
+                }
+            }
+            layer.tokens = from + rows.len();
+            layer.pages.truncate(layer.tokens.div_ceil(TILE));
+        }
+        Ok(())
+    }
+
+    /// Changes nothing: rows of this store can always be taken back.
+    fn hold(&mut self, sequence: SequenceId) -> Result<()> {
+        self.layers("hold", sequence).map(|_| ())
+    }
+
+    /// Changes nothing: see [`hold`](Self::hold).
+    fn commit(&mut self, sequence: SequenceId) -> Result<()> {
+        self.layers("commit", sequence).map(|_| ())
+    }
+
+    fn free(&mut self, sequence: SequenceId) -> Result<()> {
+        self.sequences.remove(&sequence).map(|_| ()).ok_or_else(|| unknown("free", sequence))
+    }
+}
+
+fn unknown(operation: &'static str, sequence: SequenceId) -> Error {
+    Error::argument(operation, "sequence", "a sequence of this store", format!("{sequence:?}"))
+}
+
+/// The f32 values of a contiguous tensor of this shape.
+fn values<'a>(
+    operation: &'static str,
+    argument: &'static str,
+    tensor: &'a Tensor,
+    shape: [usize; 3],
+) -> Result<&'a [f32]> {
+    if tensor.shape() != shape {
+        let (expected, found) = (format!("shape {shape:?}"), format!("{:?}", tensor.shape()));
+        return Err(Error::argument(operation, argument, expected, found));
+    }
+    Ok(tensor.as_slice::<f32>()?)
+}
+
+/// Splits a page into kv heads, each with its keys `[head_dim, TILE]` and its values `[TILE, head_dim]`.
+fn heads_mut<T>(page: &mut [T], head_dim: usize) -> impl Iterator<Item = (&mut [T], &mut [T])> {
+    page.chunks_exact_mut(2 * TILE * head_dim).map(move |head| head.split_at_mut(TILE * head_dim))
+}
+
+/// Writes the key and the value row `[kv_heads, head_dim]` of one token.
+fn write_row<T: Copy>(page: &mut [T], slot: usize, head_dim: usize, k: &[T], v: &[T]) {
+    let rows = k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim));
+    for ((keys, values), (k, v)) in heads_mut(page, head_dim).zip(rows) {
+        for (lanes, &x) in keys.chunks_exact_mut(TILE).zip(k) {
+            lanes[slot] = x;
+        }
+        values[slot * head_dim..][..head_dim].copy_from_slice(v);
+    }
+}
+
+/// Reads what [`write_row`] wrote.
+fn read_row<T: Copy>(page: &[T], slot: usize, head_dim: usize, k: &mut [T], v: &mut [T]) {
+    let rows = k.chunks_exact_mut(head_dim).zip(v.chunks_exact_mut(head_dim));
+    for (head, (k, v)) in page.chunks_exact(2 * TILE * head_dim).zip(rows) {
+        let (keys, values) = head.split_at(TILE * head_dim);
+        for (lanes, x) in keys.chunks_exact(TILE).zip(k) {
+            *x = lanes[slot];
+        }
+        v.copy_from_slice(&values[slot * head_dim..][..head_dim]);
+    }
+}
+
+/// Which rows of a span each of its rows sees, `[tokens, tokens]`.
+fn ancestors(parents: &[Option<usize>]) -> Result<Vec<bool>> {
+    let tokens = parents.len();
+    let mut sees = vec![false; tokens * tokens];
+    for (i, &parent) in parents.iter().enumerate() {
+        if let Some(parent) = parent {
+            if parent >= i {
+                return Err(Error::argument("attend", "visible", format!("a parent before row {i} of its span"), parent));
+            }
+            sees.copy_within(parent * tokens..(parent + 1) * tokens, i * tokens);
+        }
+        sees[i * tokens + i] = true;
+    }
+    Ok(sees)
+}
+
+/// A block of query tokens of one span against one kv head.
+struct Task {
+    span: usize,
+    head: usize,
+    /// Row of the batch that the block starts at.
+    row: usize,
+    /// The same row within its span.
+    first: usize,
+    queries: usize,
+}
+
+/// What the queries of a span look at.
+struct View<'a, T> {
+    stored: &'a Layer<T>,
+    /// Tokens before the span.
+    before: usize,
+    /// [`ancestors`] where the span is a tree.
+    tree: Option<Vec<bool>>,
+}
+
+impl<T: Stored> View<'_, T> {
+    /// Attention output of a task whose scaled queries are `q` `[queries · group, head_dim]`.
+    fn attend(&self, task: &Task, q: &[f32], group: usize, head_dim: usize, parallel: bool) -> Partial {
+        let end = self.before + task.first + task.queries;
+        let splits = end.div_ceil(SPLIT);
+        let run = |split: usize| {
+            let pages = split * SPLIT / TILE..end.min((split + 1) * SPLIT).div_ceil(TILE);
+            self.attend_pages(task, q, group, head_dim, pages)
+        };
+        let rest: Vec<Partial> = match parallel {
+            true => (1..splits).into_par_iter().map(run).collect(),
+            false => (1..splits).map(run).collect(),
+        };
+        let mut partial = run(0);
+        rest.iter().for_each(|later| partial.merge(later));
+        partial.finish();
+        partial
+    }
+
+    fn attend_pages(
+        &self,
+        task: &Task,
+        q: &[f32],
+        group: usize,
+        head_dim: usize,
+        pages: std::ops::Range<usize>,
+    ) -> Partial {
+        let rows = task.queries * group;
+        let tile_len = TILE * head_dim;
+        let mut partial = Partial::new(rows, head_dim);
+        let mut wide = vec![0.0; 2 * tile_len];
+        let mut weights = vec![0.0; rows * TILE];
+        let bias = vec![0.0; rows];
+        for page in pages {
+            let start = page * TILE;
+            let head = &self.stored.pages[page][task.head * 2 * tile_len..][..2 * tile_len];
+            let (keys, values) = T::widen(head, &mut wide).split_at(tile_len);
+            scores(q, rows, head_dim, keys, TILE, &bias, &mut weights);
+            for (r, row) in weights.chunks_exact_mut(TILE).enumerate() {
+                let query = task.first + r / group;
+                let visible = (self.before + query + 1).saturating_sub(start).min(TILE);
+                self.hide(query, start, &mut row[..visible]);
+                weigh(&mut partial, r, row, visible);
+            }
+            let tokens = (self.before + task.first + task.queries - start).min(TILE);
+            accumulate_any(&weights, rows, TILE, values, tokens, head_dim, partial.out());
+        }
+        partial
+    }
+
+    /// Sets the scores of the rows that a tree hides from `query` to -inf.
+    fn hide(&self, query: usize, start: usize, scores: &mut [f32]) {
+        let Some(tree) = &self.tree else { return };
+        let tokens = self.stored.tokens - self.before;
+        for (token, score) in (start..).zip(scores) {
+            if token >= self.before && !tree[query * tokens + token - self.before] {
+                *score = f32::NEG_INFINITY;
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! An open file: metadata by key, tensors by name.
+
+use super::{
+    Array, Strings, TensorInfo, TensorView, Value, mmap,
+    read::{self, Contents},
+};
+use crate::{Error, Result};
+use memmap2::Mmap;
+use std::{fmt, path::Path, sync::Arc};
+
+/// An open GGUF file. Clones share the bytes.
+#[derive(Clone)]
+pub struct Gguf {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    bytes: Bytes,
+    contents: Contents,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Gguf {
+    /// Opens and checks a file. Its bytes stay in the file, behind a memory map.
+    ///
+    /// While it is open, nobody may shorten the file: a read beyond its new end would end the process. Writers that replace a
+    /// file by renaming, as [`Writer::write`](super::write::Writer::write) does, are safe.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that can't be mapped, [`Error::Gguf`] and [`Error::UnsupportedType`] for bad contents.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::new(path.display().to_string(), Bytes::Mapped(mmap::map(path)?))
+    }
+
+    /// Checks a file that is in memory. `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] and [`Error::UnsupportedType`] for bad contents.
+    pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Result<Self> {
+        Self::new(name.into(), Bytes::Owned(bytes))
+    }
+
+    fn new(name: String, bytes: Bytes) -> Result<Self> {
+        let contents = read::contents(&name, &bytes)?;
+        Ok(Self { inner: Arc::new(Inner { name, bytes, contents }) })
+    }
+
+    /// The file's path, or the name given to [`from_bytes`](Self::from_bytes).
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.inner.bytes
+    }
+
+    /// The value of a metadata key.
+    pub fn metadata(&self, key: &str) -> Option<&Value> {
+        self.inner.contents.metadata.get(key)
+    }
+
+    /// All metadata, keys in byte order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.inner.contents.metadata.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// All tensors, in the file's order.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
+        self.inner.contents.tensors.iter()
+    }
+
+    /// Whether the file has a tensor of that name.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.inner.contents.by_name.contains_key(name)
+    }
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where there is none.
+    pub fn tensor(&self, name: &str) -> Result<TensorView> {
+        match self.inner.contents.by_name.get(name) {
+            Some(&index) => Ok(TensorView { gguf: self.clone(), index }),
+            None => Err(self.error(format!("tensor {name:?}"), "a tensor", "none")),
+        }
+    }
+
+    /// Checks that every weight of every tensor is a finite number.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] for the first one that is not.
+    pub fn check_finite(&self) -> Result<()> {
+        (0..self.inner.contents.tensors.len())
+            .try_for_each(|index| TensorView { gguf: self.clone(), index }.check_finite())
+    }
+
+    /// The U32 of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn u32(&self, key: &str) -> Result<u32> {
+        match self.metadata(key) {
+            Some(Value::U32(value)) => Ok(*value),
+            other => Err(self.mismatch(key, "U32", other)),
+        }
+    }
+
+    /// The F32 of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn f32(&self, key: &str) -> Result<f32> {
+        match self.metadata(key) {
+            Some(Value::F32(value)) => Ok(*value),
+            other => Err(self.mismatch(key, "F32", other)),
+        }
+    }
+
+    /// The Bool of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn bool(&self, key: &str) -> Result<bool> {
+        match self.metadata(key) {
+            Some(Value::Bool(value)) => Ok(*value),
+            other => Err(self.mismatch(key, "Bool", other)),
+        }
+    }
+
+    /// The String of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn string(&self, key: &str) -> Result<&str> {
+        match self.metadata(key) {
+            Some(Value::String(value)) => Ok(value),
+            other => Err(self.mismatch(key, "String", other)),
+        }
+    }
+
+    /// The String array of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn strings(&self, key: &str) -> Result<&Strings> {
+        match self.metadata(key) {
+            Some(Value::Array(Array::String(values))) => Ok(values),
+            other => Err(self.mismatch(key, "Array of String", other)),
+        }
+    }
+
+    /// The F32 array of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn f32s(&self, key: &str) -> Result<&[f32]> {
+        match self.metadata(key) {
+            Some(Value::Array(Array::F32(values))) => Ok(values),
+            other => Err(self.mismatch(key, "Array of F32", other)),
+        }
+    }
+
+    /// The I32 array of a key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] where the key is missing or has another type.
+    pub fn i32s(&self, key: &str) -> Result<&[i32]> {
+        match self.metadata(key) {
+            Some(Value::Array(Array::I32(values))) => Ok(values),
+            other => Err(self.mismatch(key, "Array of I32", other)),
+        }
+    }
+
+    /// An error about this file.
+    pub(crate) fn error(&self, field: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Error {
+        Error::Gguf { file: self.name().to_owned(), field: field.into(), expected: expected.into(), found: found.into() }
+    }
+
+    pub(super) fn info(&self, index: usize) -> &TensorInfo {
+        &self.inner.contents.tensors[index]
+    }
+
+    fn mismatch(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
+        self.error(key, expected, found.map_or_else(|| "no such key".to_owned(), Value::describe))
+    }
+}
+
+impl fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gguf")
+            .field("name", &self.inner.name)
+            .field("bytes", &self.inner.bytes.len())
+            .field("metadata", &self.inner.contents.metadata.len())
+            .field("tensors", &self.inner.contents.tensors.len())
+            .finish()
+    }
+}

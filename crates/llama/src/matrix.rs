@@ -1,0 +1,184 @@
+//! Weight matrices, dense or as the blocks that the file holds.
+
+use rayon::prelude::*;
+use whittle_tensor::{Tensor, par, product};
+
+use crate::gguf::{Gguf, TensorView};
+use crate::{Error, Result, block};
+
+/// Rows of `x` up to which weights are multiplied straight from their blocks. With more, dequantising a panel once for all rows
+/// is cheaper.
+const FEW: usize = 4;
+
+/// Weights of a dequantised panel, at most: with the rows of `x` that pass by, it stays in the second-level cache.
+const PANEL: usize = 1 << 18;
+
+/// A panel's rows are a multiple of this, the width of the widest product kernel.
+const KERNEL: usize = 64;
+
+/// How a decoder keeps its weight matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// As blocks in the mapped file, dequantised piece by piece in every product: a model takes the memory of its file.
+    Blocks,
+    /// Widened to f32 at load: faster products of many rows, four bytes a weight.
+    F32,
+}
+
+/// A weight matrix `[rows, cols]` that maps inputs of `cols` channels to outputs of `rows` channels.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    name: String,
+    rows: usize,
+    cols: usize,
+    values: Values,
+}
+
+#[derive(Clone, Debug)]
+enum Values {
+    Dense(Tensor),
+    Blocks(TensorView),
+}
+
+impl Matrix {
+    /// Reads the matrix `name` of a file, which has to have this shape and finite weights.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] for a missing tensor or another shape, [`Error::NotFinite`].
+    pub fn load(gguf: &Gguf, name: &str, [rows, cols]: [usize; 2], weights: Weights) -> Result<Self> {
+        let view = tensor(gguf, name, &[rows, cols])?;
+        let blocks = Self { name: name.into(), rows, cols, values: Values::Blocks(view) };
+        match weights {
+            Weights::Blocks => Ok(blocks),
+            Weights::F32 => Ok(Self { values: Values::Dense(blocks.widen()?), ..blocks }),
+        }
+    }
+
+    /// The tensor's name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Output channels.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Input channels.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// `x · wᵀ`: `[n, cols]` to `[n, rows]`, F32, summed in f32.
+    ///
+    /// # Errors
+    /// Another shape or type of `x`.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let n = match *x.shape() {
+            [n, cols] if cols == self.cols => n,
+            _ => {
+                let (expected, found) = (format!("shape [rows, {}]", self.cols), format!("{:?}", x.shape()));
+                return Err(Error::argument("Matrix::product", "x", expected, found));
+            }
+        };
+        match &self.values {
+            Values::Dense(weights) => Ok(x.matmul(&weights.transpose(0, 1)?)?),
+            Values::Blocks(view) => {
+                let x = x.contiguous()?;
+                let x = x.as_slice::<f32>()?;
+                let out = if n <= FEW { self.few(view, x, n) } else { self.many(view, x, n)? };
+                Ok(Tensor::from_vec(out, &[n, self.rows])?)
+            }
+        }
+    }
+
+    /// The rows of these numbers, `[indices, cols]`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a number that is no row.
+    pub fn gather(&self, indices: &[u32]) -> Result<Tensor> {
+        if let Some(index) = indices.iter().find(|&&index| index as usize >= self.rows) {
+            return Err(Error::argument("Matrix::gather", "indices", format!("below the {} rows of {}", self.rows, self.name), index));
+        }
+        match &self.values {
+            Values::Dense(weights) => {
+                Ok(weights.gather(&Tensor::from_vec(indices.to_vec(), &[indices.len()])?)?)
+            }
+            Values::Blocks(view) => {
+                let mut out = vec![0.0; indices.len() * self.cols];
+                for (out, &index) in out.chunks_exact_mut(self.cols).zip(indices) {
+                    let start = index as usize * view.info().row_bytes();
+                    let bytes = &view.bytes()[start..start + view.info().row_bytes()];
+                    block::dequantize(view.info().kind, bytes, out)?;
+                }
+                Ok(Tensor::from_vec(out, &[indices.len(), self.cols])?)
+            }
+        }
+    }
+
+    /// All weights, `[rows, cols]`, F32.
+    ///
+    /// # Errors
+    /// Memory that the weights don't fit into.
+    pub fn widen(&self) -> Result<Tensor> {
+        match &self.values {
+            Values::Dense(weights) => Ok(weights.clone()),
+            Values::Blocks(view) => {
+                let mut out = vec![0.0; self.rows * self.cols];
+                self.dequantize(view, 0, &mut out)?;
+                Ok(Tensor::from_vec(out, &[self.rows, self.cols])?)
+            }
+        }
+    }
+
+    /// The rows from `first` on that fill `out`, spread over the threads.
+    fn dequantize(&self, view: &TensorView, first: usize, out: &mut [f32]) -> Result<()> {
+        let info = view.info();
+        let rows = view.bytes()[first * info.row_bytes()..].par_chunks_exact(info.row_bytes());
+        out.par_chunks_exact_mut(self.cols)
+            .zip(rows)
+            .with_min_len(par::THRESHOLD.div_ceil(self.cols))
+            .try_for_each(|(out, bytes)| block::dequantize(info.kind, bytes, out))
+    }
+
+    /// Dot products straight from the blocks, `[n, rows]`. Each weight is read once for all rows of `x`.
+    fn few(&self, view: &TensorView, x: &[f32], n: usize) -> Vec<f32> {
+        let info = view.info();
+        let mut columns = vec![0.0; self.rows * n];
+        par::rows(&mut columns, n, self.rows * self.cols * n, |row, out| {
+            let bytes = &view.bytes()[row * info.row_bytes()..(row + 1) * info.row_bytes()];
+            for (out, x) in out.iter_mut().zip(x.chunks_exact(self.cols)) {
+                *out = block::dot(info.kind, bytes, x);
+            }
+        });
+        match n {
+            0 | 1 => columns,
+            _ => (0..n).flat_map(|i| columns[i..].iter().step_by(n).copied()).collect(),
+        }
+    }
+
+    /// Products with one dequantised panel of output channels after the other, `[n, rows]`.
+    fn many(&self, view: &TensorView, x: &[f32], n: usize) -> Result<Vec<f32>> {
+        let height = (PANEL / self.cols / KERNEL * KERNEL).max(KERNEL);
+        let mut panel = vec![0.0; height.min(self.rows) * self.cols];
+        let mut out = vec![0.0; n * self.rows];
+        for first in (0..self.rows).step_by(height) {
+            let height = height.min(self.rows - first);
+            let panel = &mut panel[..height * self.cols];
+            self.dequantize(view, first, panel)?;
+            product::rows_by_rows(x, n, panel, height, self.cols, &mut out[first..], self.rows);
+        }
+        Ok(out)
+    }
+}
+
+/// A tensor of a file that has to have this shape and finite weights.
+pub(crate) fn tensor(gguf: &Gguf, name: &str, shape: &[usize]) -> Result<TensorView> {
+    let view = gguf.tensor(name)?;
+    let found = &view.info().shape;
+    if found != shape {
+        return Err(gguf.error(format!("tensor {name:?}"), format!("shape {shape:?}"), format!("{found:?}")));
+    }
+    view.check_finite()?;
+    Ok(view)
+}

@@ -1,0 +1,94 @@
+//! Rotary position embedding.
+
+use crate::dtype::DType;
+use crate::real::Real;
+use crate::storage::zeroed;
+use crate::{Error, Result, Tensor, par};
+
+/// Which two elements of a head rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pairing {
+    /// `2i` and `2i + 1`, as in the paper and in Llama checkpoints converted to GGUF.
+    Interleaved,
+    /// `i` and `i + d/2`, as in checkpoints of the `transformers` library.
+    HalfSplit,
+}
+
+impl Tensor {
+    /// RoPE (Su et al., 2021) of `[tokens, heads, head_dim]`: pair `i` of a token at position `p` is turned by the angle
+    /// `p · base^(−2i / head_dim)`, computed in f64.
+    ///
+    /// The wrong pairing still writes fluent text: check against a known perplexity.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another rank, an odd `head_dim` or as many positions as there are not tokens; [`Error::DType`] for
+    /// integers; [`Error::Device`] off the CPU; [`Error::Memory`].
+    pub fn rope(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
+        self.check_float("rope")?;
+        match self.dtype() {
+            DType::F64 => self.turned::<f64>(positions, base, pairing),
+            DType::F32 => self.turned::<f32>(positions, base, pairing),
+            _ => self.through_f32(|wide| wide.turned::<f32>(positions, base, pairing)),
+        }
+    }
+
+    fn turned<T: Real>(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
+        const OP: &str = "rope";
+        let &[tokens, heads, head_dim] = self.shape() else {
+            return Err(Error::shape(OP, "[tokens, heads, head_dim]", format!("{:?}", self.shape())));
+        };
+        if head_dim % 2 != 0 {
+            return Err(Error::shape(OP, "an even head_dim", format!("{:?}", self.shape())));
+        }
+        if positions.len() != tokens {
+            return Err(Error::shape(
+                OP,
+                format!("{tokens} positions for {:?}", self.shape()),
+                format!("{} positions", positions.len()),
+            ));
+        }
+        let x = self.contiguous()?;
+        let x = x.contiguous_slice::<T>(OP)?;
+        let half = head_dim / 2;
+        let frequencies: Vec<f64> =
+            (0..half).map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64)).collect();
+        let mut out = zeroed::<T>(OP, x.len())?;
+        let row = heads * head_dim;
+        par::rows(&mut out, row, COST * x.len(), |token, out| {
+            let turns: Vec<(T, T)> = frequencies
+                .iter()
+                .map(|frequency| {
+                    let (sin, cos) = (f64::from(positions[token]) * frequency).sin_cos();
+                    (T::from_double(sin), T::from_double(cos))
+                })
+                .collect();
+            let x = &x[token * row..][..row];
+            for (x, out) in x.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)) {
+                turn(x, &turns, pairing, out);
+            }
+        });
+        Self::from_vec(out, self.shape())
+    }
+}
+
+/// What an element costs in the simple operations of [`par`], its share of sine and cosine included.
+const COST: usize = 8;
+
+fn turn<T: Real>(x: &[T], turns: &[(T, T)], pairing: Pairing, out: &mut [T]) {
+    match pairing {
+        Pairing::Interleaved => {
+            for ((x, out), &(sin, cos)) in x.chunks_exact(2).zip(out.chunks_exact_mut(2)).zip(turns) {
+                out[0] = x[0] * cos - x[1] * sin;
+                out[1] = x[0] * sin + x[1] * cos;
+            }
+        }
+        Pairing::HalfSplit => {
+            let (low, high) = x.split_at(turns.len());
+            let (out_low, out_high) = out.split_at_mut(turns.len());
+            for (i, &(sin, cos)) in turns.iter().enumerate() {
+                out_low[i] = low[i] * cos - high[i] * sin;
+                out_high[i] = low[i] * sin + high[i] * cos;
+            }
+        }
+    }
+}

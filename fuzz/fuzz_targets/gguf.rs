@@ -1,0 +1,31 @@
+//! Any bytes as a GGUF file: the reader, all tensors, the tokenizer. Nothing may panic or ask for memory beyond the file's length.
+//!
+//! `cargo +nightly fuzz run gguf -- -max_total_time=300 -rss_limit_mb=2048 -malloc_limit_mb=64`
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use whittle_llama::{Gguf, Tokenizer};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(gguf) = Gguf::from_bytes("fuzz", bytes.to_vec()) else { return };
+    for (key, value) in gguf.entries() {
+        assert_eq!(gguf.metadata(key).map(|value| value.describe()), Some(value.describe()));
+    }
+    let finite = gguf.check_finite().is_ok();
+    for info in gguf.tensors() {
+        let view = gguf.tensor(&info.name).expect("a listed tensor is found");
+        assert_eq!(view.bytes().len(), info.rows() * info.row_bytes());
+        assert_eq!(info.shape.iter().product::<usize>(), info.len());
+        if info.len() <= 1 << 16 {
+            let weights = view.dequantize().expect("a view has whole blocks");
+            assert!(!finite || weights.iter().all(|weight| weight.is_finite()));
+        }
+    }
+    if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
+        for text in ["", "the end, in 1872\n", "<|im_start|> \u{feff}\u{1f600}"] {
+            for ids in [tokenizer.encode(text), tokenizer.encode_special(text)].into_iter().flatten() {
+                tokenizer.decode(&ids).expect("the ids are the tokenizer's own");
+            }
+        }
+    }
+});
