@@ -91,7 +91,7 @@ impl Case {
                 .chain(&self.question)
                 .copied()
                 .collect();
-            let branch = match prefill {
+            let answered = match prefill {
                 Prefill::Streaming => {
                     let spans = [Span {
                         sequence: trunk,
@@ -99,40 +99,39 @@ impl Case {
                     }];
                     decoder.forward(store, &spans, &before[grown..], Visible::Causal)?;
                     grown = before.len();
-                    store.fork(trunk)?
+                    // Every query sees what it would see while decoding, so all digits are judged in one pass.
+                    let branch = store.fork(trunk)?;
+                    rest.extend(&self.digits[..self.digits.len() - 1]);
+                    let spans = [Span {
+                        sequence: branch,
+                        tokens: rest.len(),
+                    }];
+                    let hidden = decoder.forward(store, &spans, &rest, Visible::Causal)?;
+                    let last =
+                        hidden.narrow(0, rest.len() - self.digits.len(), self.digits.len())?;
+                    store.free(branch)?;
+                    decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()?
                 }
                 Prefill::Exact => {
                     rest.splice(0..0, before);
-                    store.sequence()?
+                    let branch = store.sequence()?;
+                    let mut answered = vec![];
+                    // Digits that are right so far are what greedy decoding would have fed itself.
+                    for tokens in std::iter::once(&rest[..]).chain(self.digits.chunks(1)) {
+                        let spans = [Span {
+                            sequence: branch,
+                            tokens: tokens.len(),
+                        }];
+                        let hidden = decoder.forward(store, &spans, tokens, Visible::Causal)?;
+                        let last = hidden.narrow(0, tokens.len() - 1, 1)?;
+                        answered.extend(decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()?);
+                    }
+                    answered.truncate(self.digits.len());
+                    store.free(branch)?;
+                    answered
                 }
             };
-            let spans = [Span {
-                sequence: branch,
-                tokens: rest.len(),
-            }];
-            let mut hidden = decoder
-                .forward(store, &spans, &rest, Visible::Causal)?
-                .narrow(0, rest.len() - 1, 1)?;
-            // Digits that are right so far are what greedy decoding would have fed itself.
-            let mut right = true;
-            for (i, &digit) in self.digits.iter().enumerate() {
-                let best = decoder.logits(&hidden)?.argmax(1)?.to_vec::<u32>()?[0];
-                right &= best == digit;
-                if !right || i + 1 == self.digits.len() {
-                    break;
-                }
-                hidden = decoder.forward(
-                    store,
-                    &[Span {
-                        sequence: branch,
-                        tokens: 1,
-                    }],
-                    &[digit],
-                    Visible::Causal,
-                )?;
-            }
-            answers.push(right);
-            store.free(branch)?;
+            answers.push(answered == self.digits);
         }
         store.free(trunk)?;
         Ok(answers)

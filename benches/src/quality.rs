@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use whittle_llama::{Decoder, KvStore, Result, Span, Visible};
 use whittle_tensor::random::Philox4x32;
 
-/// Tokens that pass through the decoder at once.
-const CHUNK: usize = 256;
+/// Tokens that pass through the decoder at once: many, so that each weight is packed for the matrix product few times.
+const CHUNK: usize = 768;
 /// Rows whose logits are held at once.
 const ROWS: usize = 64;
 /// Tokens of a segment of the bootstrap.

@@ -1,5 +1,6 @@
 //! Any bytes as a GGUF file: the reader, all tensors, the tokenizer. Nothing may panic or ask for memory beyond the file's length.
 //!
+//! A good file to start from comes from `cargo run -p whittle-llama --example tiny_gguf -- fuzz/corpus/gguf/tiny.gguf mixed`, then
 //! `cargo +nightly fuzz run gguf -- -max_total_time=300 -rss_limit_mb=2048 -malloc_limit_mb=64`
 #![no_main]
 
@@ -7,9 +8,14 @@ use libfuzzer_sys::fuzz_target;
 use whittle_llama::{Gguf, Tokenizer};
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(gguf) = Gguf::from_bytes("fuzz", bytes.to_vec()) else { return };
+    let Ok(gguf) = Gguf::from_bytes("fuzz", bytes.to_vec()) else {
+        return;
+    };
     for (key, value) in gguf.entries() {
-        assert_eq!(gguf.metadata(key).map(|value| value.describe()), Some(value.describe()));
+        assert_eq!(
+            gguf.metadata(key).map(|value| value.describe()),
+            Some(value.describe())
+        );
     }
     let finite = gguf.check_finite().is_ok();
     for info in gguf.tensors() {
@@ -23,8 +29,13 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
         for text in ["", "the end, in 1872\n", "<|im_start|> \u{feff}\u{1f600}"] {
-            for ids in [tokenizer.encode(text), tokenizer.encode_special(text)].into_iter().flatten() {
-                tokenizer.decode(&ids).expect("the ids are the tokenizer's own");
+            for ids in [tokenizer.encode(text), tokenizer.encode_special(text)]
+                .into_iter()
+                .flatten()
+            {
+                tokenizer
+                    .decode(&ids)
+                    .expect("the ids are the tokenizer's own");
             }
         }
     }

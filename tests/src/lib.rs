@@ -10,12 +10,17 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// Where the file is missing and required.
 pub fn data(test: &str, file: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../data")
+        .join(file);
     if path.exists() {
         return Some(path);
     }
     let missing = format!("{test}: needs data/{file}; run `cargo xtask data`");
-    assert!(std::env::var_os("WHITTLE_REQUIRE_DATA").is_none_or(|value| value != "1"), "{missing}");
+    assert!(
+        std::env::var_os("WHITTLE_REQUIRE_DATA").is_none_or(|value| value != "1"),
+        "{missing}"
+    );
     eprintln!("SKIPPED {missing}");
     None
 }

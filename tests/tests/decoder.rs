@@ -25,9 +25,18 @@ fn load(weights: Weights) -> Option<Decoder> {
 
 /// Perplexity over whole chunks of 512 tokens of the first `tokens` of the WikiText-2 test text.
 fn wikitext(decoder: &Decoder, tokens: usize) -> Option<Perplexity> {
-    let bytes = fs::read(data("decoder", "smollm2_golden/wikitext2_test_first8192.u16")?).unwrap();
-    let text: Vec<u32> =
-        bytes.as_chunks().0.iter().map(|&word| u32::from(u16::from_le_bytes(word))).take(tokens).collect();
+    let bytes = fs::read(data(
+        "decoder",
+        "smollm2_golden/wikitext2_test_first8192.u16",
+    )?)
+    .unwrap();
+    let text: Vec<u32> = bytes
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&word| u32::from(u16::from_le_bytes(word)))
+        .take(tokens)
+        .collect();
     let mut store = PlainStore::<f32>::new(decoder.config.cache_shape()).unwrap();
     Some(perplexity(decoder, &mut store, &text, 512, &mut |_| ()).unwrap())
 }
@@ -38,16 +47,31 @@ fn golden() -> Option<serde_json::Value> {
 }
 
 fn ids(value: &serde_json::Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id.as_u64().unwrap() as u32)
+        .collect()
 }
 
 #[test]
 fn logits_of_a_prompt_are_the_golden_ones() {
-    let (Some(decoder), Some(path)) = (&*DENSE, data("logits", "smollm2_golden/france.npz")) else { return };
-    let tokens: Vec<u32> =
-        npy(&path, "ids.npy", "<i4").as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
-    let last: Vec<f32> =
-        npy(&path, "logits_last.npy", "<f4").as_chunks().0.iter().map(|&word| f32::from_le_bytes(word)).collect();
+    let (Some(decoder), Some(path)) = (&*DENSE, data("logits", "smollm2_golden/france.npz")) else {
+        return;
+    };
+    let tokens: Vec<u32> = npy(&path, "ids.npy", "<i4")
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&word| u32::from_le_bytes(word))
+        .collect();
+    let last: Vec<f32> = npy(&path, "logits_last.npy", "<f4")
+        .as_chunks()
+        .0
+        .iter()
+        .map(|&word| f32::from_le_bytes(word))
+        .collect();
     let all: Vec<f32> = npy(&path, "logits_all_f16.npy", "<f2")
         .as_chunks()
         .0
@@ -57,12 +81,20 @@ fn logits_of_a_prompt_are_the_golden_ones() {
 
     let mut store = PlainStore::<f32>::new(decoder.config.cache_shape()).unwrap();
     let sequence = store.sequence().unwrap();
-    let span = Span { sequence, tokens: tokens.len() };
-    let hidden = decoder.forward(&mut store, &[span], &tokens, Visible::Causal).unwrap();
+    let span = Span {
+        sequence,
+        tokens: tokens.len(),
+    };
+    let hidden = decoder
+        .forward(&mut store, &[span], &tokens, Visible::Causal)
+        .unwrap();
     let logits = decoder.logits(&hidden).unwrap().into_vec::<f32>().unwrap();
     let worst = |a: &[f32], b: &[f32]| {
         assert_eq!(a.len(), b.len());
-        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max)
     };
     // Logits reach 20; f32 sums in another order through 30 layers.
     let difference = worst(&logits[logits.len() - decoder.config.vocab..], &last);
@@ -74,72 +106,145 @@ fn logits_of_a_prompt_are_the_golden_ones() {
 
 #[test]
 fn greedy_tokens_are_the_golden_ones() {
-    let (Some(dense), Some(golden)) = (&*DENSE, golden()) else { return };
+    let (Some(dense), Some(golden)) = (&*DENSE, golden()) else {
+        return;
+    };
     let blocks = load(Weights::Blocks).unwrap();
     let prompt = ids(&golden["ids"]);
     let expected = &ids(&golden["greedy_ids"])[prompt.len()..];
     let continued = |decoder: &Decoder, store: &mut dyn KvStore| {
         let sequence = store.sequence().unwrap();
         let mut go_on = |_| ControlFlow::Continue(());
-        generate(decoder, store, sequence, &prompt, expected.len(), &Sampler::greedy(), &mut go_on).unwrap()
+        generate(
+            decoder,
+            store,
+            sequence,
+            &prompt,
+            expected.len(),
+            &Sampler::greedy(),
+            &mut go_on,
+        )
+        .unwrap()
     };
     let shape = dense.config.cache_shape();
-    assert_eq!(continued(dense, &mut PlainStore::<f32>::new(shape).unwrap()), expected, "f32 weights");
-    assert_eq!(continued(&blocks, &mut PlainStore::<f32>::new(shape).unwrap()), expected, "blocks");
-    assert_eq!(continued(&blocks, &mut PlainStore::<f16>::new(shape).unwrap()), expected, "blocks, f16 cache");
+    assert_eq!(
+        continued(dense, &mut PlainStore::<f32>::new(shape).unwrap()),
+        expected,
+        "f32 weights"
+    );
+    assert_eq!(
+        continued(&blocks, &mut PlainStore::<f32>::new(shape).unwrap()),
+        expected,
+        "blocks"
+    );
+    assert_eq!(
+        continued(&blocks, &mut PlainStore::<f16>::new(shape).unwrap()),
+        expected,
+        "blocks, f16 cache"
+    );
 }
 
 #[test]
 fn perplexity_of_wikitext_is_the_golden_one() {
-    let (Some(decoder), Some(golden)) = (&*DENSE, golden()) else { return };
-    let Some(found) = wikitext(decoder, 8 * 512) else { return };
-    let each = golden["ppl_ctx512_first8_chunks_f32_dequant"].as_array().unwrap();
+    let (Some(decoder), Some(golden)) = (&*DENSE, golden()) else {
+        return;
+    };
+    let Some(found) = wikitext(decoder, 8 * 512) else {
+        return;
+    };
+    let each = golden["ppl_ctx512_first8_chunks_f32_dequant"]
+        .as_array()
+        .unwrap();
     for (i, (found, expected)) in found.each().zip(each).enumerate() {
         let expected = expected.as_f64().unwrap();
-        assert!((found / expected - 1.0).abs() < 1e-3, "chunk {i}: {found}, not {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < 1e-3,
+            "chunk {i}: {found}, not {expected}"
+        );
     }
     let expected = golden["running_ppl_8x512"].as_f64().unwrap();
-    assert!((found.mean() / expected - 1.0).abs() < 1e-3, "mean {}, not {expected}", found.mean());
+    assert!(
+        (found.mean() / expected - 1.0).abs() < 1e-3,
+        "mean {}, not {expected}",
+        found.mean()
+    );
 }
 
 #[test]
 fn perplexity_with_weights_left_in_their_blocks_is_the_golden_one() {
-    let (Some(decoder), Some(golden)) = (load(Weights::Blocks), golden()) else { return };
-    let Some(found) = wikitext(&decoder, 512) else { return };
-    let expected = golden["ppl_ctx512_first8_chunks_f32_dequant"][0].as_f64().unwrap();
-    assert!((found.mean() / expected - 1.0).abs() < 1e-2, "{}, not {expected}", found.mean());
+    let (Some(decoder), Some(golden)) = (load(Weights::Blocks), golden()) else {
+        return;
+    };
+    let Some(found) = wikitext(&decoder, 512) else {
+        return;
+    };
+    let expected = golden["ppl_ctx512_first8_chunks_f32_dequant"][0]
+        .as_f64()
+        .unwrap();
+    assert!(
+        (found.mean() / expected - 1.0).abs() < 1e-2,
+        "{}, not {expected}",
+        found.mean()
+    );
 }
 
 #[test]
 fn the_half_split_pairing_ruins_the_perplexity_of_a_file_that_pairs_interleaved() {
     let Some(decoder) = &*DENSE else { return };
     assert_eq!(decoder.config.pairing, Pairing::Interleaved);
-    let Some(interleaved) = wikitext(decoder, 512) else { return };
-    assert!((interleaved.mean() - 16.98).abs() < 0.05, "interleaved {}", interleaved.mean());
+    let Some(interleaved) = wikitext(decoder, 512) else {
+        return;
+    };
+    assert!(
+        (interleaved.mean() - 16.98).abs() < 0.05,
+        "interleaved {}",
+        interleaved.mean()
+    );
     let mut other = decoder.clone();
     other.config.pairing = Pairing::HalfSplit;
     let half_split = wikitext(&other, 512).unwrap();
-    assert!((half_split.mean() / 298.0 - 1.0).abs() < 0.02, "half-split {}", half_split.mean());
+    assert!(
+        (half_split.mean() / 298.0 - 1.0).abs() < 0.02,
+        "half-split {}",
+        half_split.mean()
+    );
 }
 
 #[test]
 fn stories260k_tells_a_story() {
-    let Some(path) = data("stories260k", "stories260K.gguf") else { return };
+    let Some(path) = data("stories260k", "stories260K.gguf") else {
+        return;
+    };
     let gguf = Gguf::open(path).unwrap();
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
-    let prompt: Vec<u32> =
-        tokenizer.bos().into_iter().chain(tokenizer.encode("Once upon a time").unwrap()).collect();
+    let prompt: Vec<u32> = tokenizer
+        .bos()
+        .into_iter()
+        .chain(tokenizer.encode("Once upon a time").unwrap())
+        .collect();
     let mut stories = [Weights::F32, Weights::Blocks].map(|weights| {
         let decoder = Decoder::load(&gguf, weights).unwrap();
         let mut store = PlainStore::<f16>::new(decoder.config.cache_shape()).unwrap();
         let sequence = store.sequence().unwrap();
         let mut go_on = |_| ControlFlow::Continue(());
-        let tokens =
-            generate(&decoder, &mut store, sequence, &prompt, 120, &Sampler::greedy(), &mut go_on).unwrap();
+        let tokens = generate(
+            &decoder,
+            &mut store,
+            sequence,
+            &prompt,
+            120,
+            &Sampler::greedy(),
+            &mut go_on,
+        )
+        .unwrap();
         tokenizer.decode(&tokens).unwrap()
     });
     for story in &mut stories {
-        for phrase in ["there was a little girl named Lily", "She loved to", "One day"] {
+        for phrase in [
+            "there was a little girl named Lily",
+            "She loved to",
+            "One day",
+        ] {
             assert!(story.contains(phrase), "no {phrase:?} in {story:?}");
         }
     }
@@ -148,13 +253,22 @@ fn stories260k_tells_a_story() {
 /// The elements of an array of an npz file, as bytes. An npz file is a zip archive of npy files.
 fn npy(path: &Path, name: &str, kind: &str) -> Vec<u8> {
     let archive = fs::read(path).unwrap();
-    let u16_at = |at: usize| usize::from(u16::from_le_bytes(archive[at..at + 2].try_into().unwrap()));
+    let u16_at =
+        |at: usize| usize::from(u16::from_le_bytes(archive[at..at + 2].try_into().unwrap()));
     let u32_at = |at: usize| u32::from_le_bytes(archive[at..at + 4].try_into().unwrap()) as usize;
     // The directory at the end of the archive lists the files.
-    let end = archive.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap();
+    let end = archive
+        .windows(4)
+        .rposition(|window| window == b"PK\x05\x06")
+        .unwrap();
     let mut entry = u32_at(end + 16);
     loop {
-        assert_eq!(&archive[entry..entry + 4], b"PK\x01\x02", "no {name} in {}", path.display());
+        assert_eq!(
+            &archive[entry..entry + 4],
+            b"PK\x01\x02",
+            "no {name} in {}",
+            path.display()
+        );
         let name_len = u16_at(entry + 28);
         if &archive[entry + 46..entry + 46 + name_len] == name.as_bytes() {
             break;
@@ -172,6 +286,9 @@ fn npy(path: &Path, name: &str, kind: &str) -> Vec<u8> {
     assert_eq!(&file[..8], b"\x93NUMPY\x01\x00");
     let header = usize::from(u16::from_le_bytes([file[8], file[9]]));
     let description = std::str::from_utf8(&file[10..10 + header]).unwrap();
-    assert!(description.contains(kind) && description.contains("'fortran_order': False"), "{description}");
+    assert!(
+        description.contains(kind) && description.contains("'fortran_order': False"),
+        "{description}"
+    );
     file[10 + header..].to_vec()
 }

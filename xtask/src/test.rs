@@ -90,7 +90,7 @@ fn run_tests(tests: &mut Tests) -> Result<()> {
 /// for those that are not published yet; and because it builds what it packed, a file left out of a package is found.
 fn packages() -> Result<()> {
     let members = process::metadata(&["--no-deps"])?.packages;
-    let mut command = process::cargo(&["package", "--allow-dirty", "--quiet"]);
+    let mut command = process::cargo(&["package", "--allow-dirty"]);
     for package in members.iter().filter(|package| package.is_published()) {
         command.args(["--package", &package.name]);
     }

@@ -81,9 +81,9 @@ const DEPENDENCIES: usize = 60;
 /// Lines of Rust, without blank lines and comments: a package that outgrows its number is split, trimmed, or gets a new number
 /// in a change that says why.
 const LINES: [(&str, usize); 6] = [
-    ("crates/tensor", 8_000),
-    ("crates/llama", 8_000),
-    ("crates/kivi", 8_000),
+    ("crates/tensor", 9_000),
+    ("crates/llama", 9_000),
+    ("crates/kivi", 9_000),
     ("benches", 5_000),
     ("tests", 4_000),
     ("xtask", 3_500),

@@ -40,6 +40,15 @@ pub enum Truncated {
     },
 }
 
+/// The codes of one token of one layer and kv head, `[head_dim]` each; `None` where only 16-bit values exist yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenCodes {
+    /// Codes of its key.
+    pub keys: Option<Vec<u8>>,
+    /// Codes of its value.
+    pub values: Option<Vec<u8>>,
+}
+
 /// Bytes of a [`Cache`], by what they hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
@@ -440,7 +449,7 @@ impl Cache {
         })
     }
 
-    /// The codes of one token's keys and values, `[head_dim]` each, for inspection; `None` where only 16-bit values exist yet.
+    /// The codes of one token, for inspection.
     ///
     /// # Errors
     /// Unknown sequence or layer, `token` or `kv_head` out of range.
@@ -450,7 +459,7 @@ impl Cache {
         sequence: SequenceId,
         kv_head: usize,
         token: usize,
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    ) -> Result<TokenCodes> {
         self.check_layer("codes", layer)?;
         let sequence = self.get("codes", sequence)?;
         let rows = &sequence.layers[layer];
@@ -476,10 +485,10 @@ impl Cache {
                     .collect()
             })
         };
-        Ok((
-            codes(&rows.keys, BlockLayout::key_code),
-            codes(&rows.values, BlockLayout::value_code),
-        ))
+        Ok(TokenCodes {
+            keys: codes(&rows.keys, BlockLayout::key_code),
+            values: codes(&rows.values, BlockLayout::value_code),
+        })
     }
 
     pub(crate) fn layout(&self) -> &PageLayout {

@@ -127,4 +127,66 @@ mod tests {
             assert_eq!(out, 1.0f32 / 127.0 * sum as f32);
         }
     }
+
+    /// Deterministic numbers in -1..1.
+    fn wave(seed: f32, len: usize) -> Vec<f32> {
+        (0..len)
+            .map(|i| ((i as f32 + seed) * 0.731).sin())
+            .collect()
+    }
+
+    #[test]
+    fn scores_are_within_the_bound_that_the_rounding_implies() {
+        let (head_dim, width, rows) = (64, 32, 3);
+        let (q, min) = (wave(0.1, rows * head_dim), wave(0.2, head_dim));
+        let scale: Vec<f32> = wave(0.3, head_dim).iter().map(|x| x.abs()).collect();
+        let codes: Vec<f32> = (0..head_dim * width).map(|i| (i * 7 % 4) as f32).collect();
+        let mut out = vec![0.0; rows * width];
+        scores(&q, &scale, &min, &codes, width, &mut out);
+        let mut far = 0.0f64;
+        for r in 0..rows {
+            let q = &q[r * head_dim..(r + 1) * head_dim];
+            let a = q
+                .iter()
+                .zip(&scale)
+                .fold(0.0f32, |a, (q, s)| a.max((q * s).abs()));
+            for t in 0..width {
+                let code = |d: usize| f64::from(codes[d * width + t]);
+                let exact: f64 = (0..head_dim)
+                    .map(|d| f64::from(q[d]) * (code(d) * f64::from(scale[d]) + f64::from(min[d])))
+                    .sum();
+                let bound = f64::from(a) / 254.0 * (0..head_dim).map(code).sum::<f64>() + 1e-4;
+                let error = (f64::from(out[r * width + t]) - exact).abs();
+                assert!(error <= bound, "row {r}, token {t}: {error} above {bound}");
+                far = far.max(error);
+            }
+        }
+        assert!(far > 1e-4, "nothing was rounded");
+    }
+
+    #[test]
+    fn weighted_values_are_within_the_bound_that_the_rounding_implies() {
+        let (tokens, head_dim, group) = (30, 64, 32);
+        let weights: Vec<f32> = wave(0.4, tokens).iter().map(|x| x.abs()).collect();
+        let scale: Vec<f32> = wave(0.5, tokens * 2).iter().map(|x| x.abs()).collect();
+        let min = wave(0.6, tokens * 2);
+        let codes: Vec<f32> = (0..tokens * head_dim)
+            .map(|i| (i * 5 % 16) as f32)
+            .collect();
+        let mut out = wave(0.7, head_dim);
+        let before = out.clone();
+        values(&weights, &scale, &min, &codes, group, &mut out);
+        for d in 0..head_dim {
+            let h = d / group;
+            let at = |of: &[f32], t: usize| f64::from(of[t * 2 + h]);
+            let code = |t: usize| f64::from(codes[t * head_dim + d]);
+            let exact: f64 = (0..tokens)
+                .map(|t| f64::from(weights[t]) * (code(t) * at(&scale, t) + at(&min, t)))
+                .sum();
+            let a = (0..tokens).fold(0.0f64, |a, t| a.max(f64::from(weights[t]) * at(&scale, t)));
+            let bound = a / 254.0 * (0..tokens).map(code).sum::<f64>() + 1e-4;
+            let error = (f64::from(out[d]) - f64::from(before[d]) - exact).abs();
+            assert!(error <= bound, "channel {d}: {error} above {bound}");
+        }
+    }
 }

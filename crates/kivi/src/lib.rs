@@ -1,4 +1,5 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+
 mod attend;
 pub mod cache;
 pub mod compat;
@@ -17,13 +18,14 @@ pub mod shape;
 #[doc(hidden)]
 pub mod simd;
 
-pub use cache::{Bytes, Cache, SequenceId, Span, Truncated};
+pub use cache::{Bytes, Cache, SequenceId, Span, TokenCodes, Truncated};
 pub use config::{
     Arithmetic, Bits, Config, LayerBits, Policy, Prefill, Rounding, Window, value_group,
 };
 pub use error::{Error, Result};
 pub use hadamard::hadamard;
 pub use quantize::{
-    Group, MAX_GROUP, Rows, Scheme, quantize_group, quantize_keys, quantize_values,
+    Group, MAX_GROUP, Rows, Scheme, dequantize_keys, dequantize_values, quantize_group,
+    quantize_keys, quantize_values,
 };
 pub use shape::{GroupSize, HeadDim, Shape};

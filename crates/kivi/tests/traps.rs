@@ -5,8 +5,8 @@ mod naive;
 
 use naive::{Naive, rows};
 use whittle_kivi::{
-    Cache, Config, Error, GroupSize, HeadDim, Policy, Prefill, SequenceId, Shape, Span, Truncated,
-    Window,
+    Cache, Config, Error, GroupSize, HeadDim, Policy, Prefill, SequenceId, Shape, Span, TokenCodes,
+    Truncated, Window,
 };
 use whittle_tensor::{Device, Tensor};
 
@@ -77,10 +77,7 @@ impl Source {
     }
 }
 
-/// Codes of all tokens of a sequence.
-type Codes = Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>;
-
-fn codes(cache: &Cache, sequence: SequenceId) -> Codes {
+fn codes(cache: &Cache, sequence: SequenceId) -> Vec<TokenCodes> {
     let shape = *cache.shape();
     let mut all = vec![];
     for layer in 0..shape.layers {
@@ -221,7 +218,7 @@ fn trap_4_codes_do_not_depend_on_how_tokens_were_chunked() {
     ] {
         let shape = shape(2, 2, 1);
         let source = Source::new(shape, 3, 340);
-        let mut expected: Option<Codes> = None;
+        let mut expected: Option<Vec<TokenCodes>> = None;
         for steps in [
             vec![340],
             vec![1; 340],
@@ -238,7 +235,7 @@ fn trap_4_codes_do_not_depend_on_how_tokens_were_chunked() {
             }
             source.feed(&mut cache, sequence, at..340);
             let found = codes(&cache, sequence);
-            assert!(found.iter().filter(|(k, _)| k.is_some()).count() >= 4 * 256);
+            assert!(found.iter().filter(|codes| codes.keys.is_some()).count() >= 4 * 256);
             assert_eq!(&found, expected.get_or_insert_with(|| found.clone()));
         }
     }
@@ -275,7 +272,7 @@ fn trap_5_tokens_that_age_are_quantised_in_whole_groups_and_the_window_stays_sma
                     cache
                         .codes(0, sequence, 0, config.sink_len + t)
                         .unwrap()
-                        .0
+                        .keys
                         .unwrap()[d]
                 })
                 .collect();
@@ -299,15 +296,23 @@ fn trap_7_codes_are_frozen() {
         let sequence = cache.sequence().unwrap();
         source.feed(&mut cache, sequence, 0..200);
         let before = codes(&cache, sequence);
-        assert!(before.iter().any(|(k, v)| k.is_some() && v.is_some()));
+        assert!(
+            before
+                .iter()
+                .any(|codes| codes.keys.is_some() && codes.values.is_some())
+        );
         for t in 200..600 {
             source.feed(&mut cache, sequence, t..t + 1);
         }
         let after = codes(&cache, sequence);
-        for (i, (k, v)) in before.iter().enumerate() {
+        for (i, TokenCodes { keys: k, values: v }) in before.iter().enumerate() {
             let now = &after[i / 200 * 600 + i % 200];
-            assert!(k.is_none() || k == &now.0, "keys of token {}", i % 200);
-            assert!(v.is_none() || v == &now.1, "values of token {}", i % 200);
+            assert!(k.is_none() || k == &now.keys, "keys of token {}", i % 200);
+            assert!(
+                v.is_none() || v == &now.values,
+                "values of token {}",
+                i % 200
+            );
         }
     }
 }
@@ -601,11 +606,11 @@ fn a_cut_block_keeps_its_codes_stays_short_and_new_blocks_follow_it() {
             let after = codes(&cache, sequence);
             for (t, (was, is)) in before[..len].iter().zip(&after).enumerate() {
                 assert!(
-                    was.0.is_none() || was.0 == is.0,
+                    was.keys.is_none() || was.keys == is.keys,
                     "keys of token {t} after a cut at {len}"
                 );
                 assert!(
-                    was.1.is_none() || was.1 == is.1,
+                    was.values.is_none() || was.values == is.values,
                     "values of token {t} after a cut at {len}"
                 );
             }

@@ -26,12 +26,24 @@ fn main() -> ExitCode {
 
 fn convert(model: &str, vocabulary: &str, out: &str) -> Result<(), Box<dyn Error>> {
     let bytes = fs::read(model).map_err(|error| format!("{model}: {error}"))?;
-    let mut file = Words { file: model, rest: &bytes };
+    let mut file = Words {
+        file: model,
+        rest: &bytes,
+    };
     let mut header = || file.size();
-    let [width, feed_forward, layers, heads, kv_heads, vocab, context] =
-        [header()?, header()?, header()?, header()?, header()?, header()?, header()?];
+    let [width, feed_forward, layers, heads, kv_heads, vocab, context] = [
+        header()?,
+        header()?,
+        header()?,
+        header()?,
+        header()?,
+        header()?,
+        header()?,
+    ];
     if heads == 0 || width % heads != 0 {
-        return Err(format!("{model}: expected a width that {heads} heads divide, found {width}").into());
+        return Err(
+            format!("{model}: expected a width that {heads} heads divide, found {width}").into(),
+        );
     }
     let head_dim = width / heads;
     let kv_width = head_dim * kv_heads;
@@ -52,7 +64,12 @@ fn convert(model: &str, vocabulary: &str, out: &str) -> Result<(), Box<dyn Error
     let mut writer = tokenizer(writer, vocabulary, vocab)?;
 
     let kind = GgmlType::F32;
-    writer = writer.tensor("token_embd.weight", kind, &[vocab, width], file.floats(vocab * width)?);
+    writer = writer.tensor(
+        "token_embd.weight",
+        kind,
+        &[vocab, width],
+        file.floats(vocab * width)?,
+    );
     let parts: [(&str, &[usize]); 9] = [
         ("attn_norm", &[width]),
         ("attn_q", &[width, width]),
@@ -74,7 +91,11 @@ fn convert(model: &str, vocabulary: &str, out: &str) -> Result<(), Box<dyn Error
     // Sines and cosines of the positions follow, which a reader computes for itself.
     let tables = context * head_dim * 4;
     if file.rest.len() != tables {
-        return Err(format!("{model}: expected {tables} bytes of tables at the end, found {}", file.rest.len()).into());
+        return Err(format!(
+            "{model}: expected {tables} bytes of tables at the end, found {}",
+            file.rest.len()
+        )
+        .into());
     }
     Ok(writer.write(out)?)
 }
@@ -87,7 +108,8 @@ fn tokenizer(writer: Writer, file: &str, vocab: usize) -> Result<Writer, Box<dyn
     for id in 0..vocab {
         scores.extend(words.floats(1)?);
         let len = words.size()?;
-        let token = std::str::from_utf8(words.take(len)?).map_err(|error| format!("{file}: token {id}: {error}"))?;
+        let token = std::str::from_utf8(words.take(len)?)
+            .map_err(|error| format!("{file}: token {id}: {error}"))?;
         // The numbers of GGUF: 1 ordinary, 2 unknown, 3 control, 6 byte.
         types.push(match id {
             0 => 2,
@@ -123,7 +145,11 @@ struct Words<'a> {
 impl<'a> Words<'a> {
     fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
         let Some((taken, rest)) = self.rest.split_at_checked(len) else {
-            return Err(format!("{}: expected {len} more bytes, found {}", self.file, self.rest.len()));
+            return Err(format!(
+                "{}: expected {len} more bytes, found {}",
+                self.file,
+                self.rest.len()
+            ));
         };
         self.rest = rest;
         Ok(taken)
@@ -131,16 +157,26 @@ impl<'a> Words<'a> {
 
     fn floats(&mut self, len: usize) -> Result<Vec<f32>, String> {
         let bytes = self.take(len.saturating_mul(4))?;
-        Ok(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect())
+        Ok(bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|word| f32::from_le_bytes(*word))
+            .collect())
     }
 
     /// A size of the header: small enough that products of four of them don't overflow.
     fn size(&mut self) -> Result<usize, String> {
         let bytes = self.take(4)?;
-        let word = bytes.first_chunk().map_or(-1, |word| i32::from_le_bytes(*word));
+        let word = bytes
+            .first_chunk()
+            .map_or(-1, |word| i32::from_le_bytes(*word));
         match usize::try_from(word) {
             Ok(size) if size <= 65_535 => Ok(size),
-            _ => Err(format!("{}: expected a size from 0 to 65535, found {word}", self.file)),
+            _ => Err(format!(
+                "{}: expected a size from 0 to 65535, found {word}",
+                self.file
+            )),
         }
     }
 }

@@ -111,13 +111,30 @@ impl<T: Stored> PlainStore<T> {
     /// # Errors
     /// [`Error::Argument`] where a size is 0.
     pub fn new(shape: CacheShape) -> Result<Self> {
-        let CacheShape { layers, kv_heads, head_dim } = shape;
-        for (argument, size) in [("layers", layers), ("kv_heads", kv_heads), ("head_dim", head_dim)] {
+        let CacheShape {
+            layers,
+            kv_heads,
+            head_dim,
+        } = shape;
+        for (argument, size) in [
+            ("layers", layers),
+            ("kv_heads", kv_heads),
+            ("head_dim", head_dim),
+        ] {
             if size == 0 {
-                return Err(Error::argument("PlainStore::new", argument, "at least 1", "0"));
+                return Err(Error::argument(
+                    "PlainStore::new",
+                    argument,
+                    "at least 1",
+                    "0",
+                ));
             }
         }
-        Ok(Self { shape, sequences: BTreeMap::new(), next: 0 })
+        Ok(Self {
+            shape,
+            sequences: BTreeMap::new(),
+            next: 0,
+        })
     }
 
     /// The sizes that it was made for.
@@ -126,11 +143,19 @@ impl<T: Stored> PlainStore<T> {
     }
 
     fn layers(&self, operation: &'static str, sequence: SequenceId) -> Result<&Vec<Layer<T>>> {
-        self.sequences.get(&sequence).ok_or_else(|| unknown(operation, sequence))
+        self.sequences
+            .get(&sequence)
+            .ok_or_else(|| unknown(operation, sequence))
     }
 
-    fn layers_mut(&mut self, operation: &'static str, sequence: SequenceId) -> Result<&mut Vec<Layer<T>>> {
-        self.sequences.get_mut(&sequence).ok_or_else(|| unknown(operation, sequence))
+    fn layers_mut(
+        &mut self,
+        operation: &'static str,
+        sequence: SequenceId,
+    ) -> Result<&mut Vec<Layer<T>>> {
+        self.sequences
+            .get_mut(&sequence)
+            .ok_or_else(|| unknown(operation, sequence))
     }
 
     /// Tokens of a sequence between two steps, when all layers hold the same.
@@ -139,21 +164,36 @@ impl<T: Stored> PlainStore<T> {
         let tokens = layers[0].tokens;
         match layers.iter().find(|layer| layer.tokens != tokens) {
             None => Ok(tokens),
-            Some(layer) => Err(Error::argument(operation, "sequence", format!("{sequence:?} with {tokens} tokens in all layers"), format!("a layer with {} tokens: a step is under way", layer.tokens))),
+            Some(layer) => Err(Error::argument(
+                operation,
+                "sequence",
+                format!("{sequence:?} with {tokens} tokens in all layers"),
+                format!("a layer with {} tokens: a step is under way", layer.tokens),
+            )),
         }
     }
 
     /// Checks layer and spans of a batch and returns its rows.
     fn batch_rows(&self, operation: &'static str, layer: usize, spans: &[Span]) -> Result<usize> {
         if layer >= self.shape.layers {
-            return Err(Error::argument(operation, "layer", format!("below {}", self.shape.layers), layer));
+            return Err(Error::argument(
+                operation,
+                "layer",
+                format!("below {}", self.shape.layers),
+                layer,
+            ));
         }
         let mut seen = HashSet::new();
         let mut rows = 0usize;
         for span in spans {
             self.layers(operation, span.sequence)?;
             if !seen.insert(span.sequence) {
-                return Err(Error::argument(operation, "spans", "each sequence once", format!("{:?} twice", span.sequence)));
+                return Err(Error::argument(
+                    operation,
+                    "spans",
+                    "each sequence once",
+                    format!("{:?} twice", span.sequence),
+                ));
             }
             rows = rows.saturating_add(span.tokens);
         }
@@ -161,12 +201,24 @@ impl<T: Stored> PlainStore<T> {
     }
 
     /// Refuses the first value that `T` can't hold.
-    fn check_values(&self, layer: usize, spans: &[Span], argument: &'static str, values: &[f32]) -> Result<()> {
-        let Some(at) = values.iter().position(|x| !(x.abs() <= T::LARGEST)) else {
+    fn check_values(
+        &self,
+        layer: usize,
+        spans: &[Span],
+        argument: &'static str,
+        values: &[f32],
+    ) -> Result<()> {
+        let Some(at) = values.iter().position(|x| x.is_nan() || x.abs() > T::LARGEST) else {
             return Ok(());
         };
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
-        let (mut row, head, channel) = (at / (kv_heads * head_dim), at / head_dim % kv_heads, at % head_dim);
+        let CacheShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
+        let (mut row, head, channel) = (
+            at / (kv_heads * head_dim),
+            at / head_dim % kv_heads,
+            at % head_dim,
+        );
         let mut sequence = SequenceId(0);
         for span in spans {
             sequence = span.sequence;
@@ -175,7 +227,16 @@ impl<T: Stored> PlainStore<T> {
             }
             row -= span.tokens;
         }
-        Err(Error::Value { argument, layer, sequence, row, head, channel, limit: T::LARGEST, found: values[at] })
+        Err(Error::Value {
+            argument,
+            layer,
+            sequence,
+            row,
+            head,
+            channel,
+            limit: T::LARGEST,
+            found: values[at],
+        })
     }
 
     /// Elements of a page.
@@ -188,13 +249,24 @@ impl<T: Stored> KvStore for PlainStore<T> {
     fn sequence(&mut self) -> Result<SequenceId> {
         let id = SequenceId(self.next);
         self.next += 1;
-        self.sequences.insert(id, vec![Layer { tokens: 0, pages: Vec::new() }; self.shape.layers]);
+        self.sequences.insert(
+            id,
+            vec![
+                Layer {
+                    tokens: 0,
+                    pages: Vec::new()
+                };
+                self.shape.layers
+            ],
+        );
         Ok(id)
     }
 
     fn append(&mut self, layer: usize, spans: &[Span], k: &Tensor, v: &Tensor) -> Result<()> {
         const OP: &str = "append";
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let CacheShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
         let rows = self.batch_rows(OP, layer, spans)?;
         let (k, v) = (k.contiguous()?, v.contiguous()?);
         let k = values(OP, "k", &k, [rows, kv_heads, head_dim])?;
@@ -212,7 +284,9 @@ impl<T: Stored> KvStore for PlainStore<T> {
             while rows.peek().is_some() {
                 let slot = layer.tokens % TILE;
                 if slot == 0 {
-                    layer.pages.push(std::iter::repeat_n(T::zeroed(), page_len).collect());
+                    layer
+                        .pages
+                        .push(std::iter::repeat_n(T::zeroed(), page_len).collect());
                 }
                 let page = Arc::make_mut(&mut layer.pages[layer.tokens / TILE]);
                 for (slot, (k, v)) in (slot..TILE).zip(rows.by_ref()) {
@@ -233,12 +307,19 @@ impl<T: Stored> KvStore for PlainStore<T> {
         visible: Visible<'_>,
     ) -> Result<Tensor> {
         const OP: &str = "attend";
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let CacheShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
         let rows = self.batch_rows(OP, layer, spans)?;
         let query_heads = match *q.shape() {
             [_, heads, _] if heads > 0 && heads % kv_heads == 0 => heads,
             _ => {
-                return Err(Error::argument(OP, "q", format!("shape [{rows}, a multiple of {kv_heads}, {head_dim}]"), format!("{:?}", q.shape())));
+                return Err(Error::argument(
+                    OP,
+                    "q",
+                    format!("shape [{rows}, a multiple of {kv_heads}, {head_dim}]"),
+                    format!("{:?}", q.shape()),
+                ));
             }
         };
         let q = q.contiguous()?;
@@ -246,7 +327,12 @@ impl<T: Stored> KvStore for PlainStore<T> {
         if let Visible::Tree(parents) = visible
             && parents.len() != rows
         {
-            return Err(Error::argument(OP, "visible", format!("a parent for each of {rows} rows"), parents.len()));
+            return Err(Error::argument(
+                OP,
+                "visible",
+                format!("a parent for each of {rows} rows"),
+                parents.len(),
+            ));
         }
 
         let group = query_heads / kv_heads;
@@ -256,16 +342,36 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let mut views = Vec::with_capacity(spans.len());
         for (index, span) in spans.iter().enumerate() {
             let stored = &self.layers(OP, span.sequence)?[layer];
-            let before = stored.tokens.checked_sub(span.tokens).ok_or_else(|| Error::argument(OP, "spans", format!("at most the {} rows of {:?} in layer {layer}", stored.tokens, span.sequence), format!("{} queries", span.tokens)))?;
+            let before = stored.tokens.checked_sub(span.tokens).ok_or_else(|| {
+                Error::argument(
+                    OP,
+                    "spans",
+                    format!(
+                        "at most the {} rows of {:?} in layer {layer}",
+                        stored.tokens, span.sequence
+                    ),
+                    format!("{} queries", span.tokens),
+                )
+            })?;
             let tree = match visible {
                 Visible::Causal => None,
                 Visible::Tree(parents) => Some(ancestors(&parents[row..row + span.tokens])?),
             };
-            views.push(View { stored, before, tree });
+            views.push(View {
+                stored,
+                before,
+                tree,
+            });
             for first in (0..span.tokens).step_by(QUERIES) {
                 let queries = QUERIES.min(span.tokens - first);
                 work += queries * query_heads * head_dim * (before + first + queries);
-                tasks.extend((0..kv_heads).map(|head| Task { span: index, head, row: row + first, first, queries }));
+                tasks.extend((0..kv_heads).map(|head| Task {
+                    span: index,
+                    head,
+                    row: row + first,
+                    first,
+                    queries,
+                }));
             }
             row += span.tokens;
         }
@@ -326,7 +432,12 @@ impl<T: Stored> KvStore for PlainStore<T> {
         const OP: &str = "truncate";
         let held = self.len(sequence)?;
         if len > held {
-            return Err(Error::argument(OP, "len", format!("at most the {held} tokens of {sequence:?}"), len));
+            return Err(Error::argument(
+                OP,
+                "len",
+                format!("at most the {held} tokens of {sequence:?}"),
+                len,
+            ));
         }
         for layer in self.layers_mut(OP, sequence)? {
             layer.tokens = len;
@@ -337,20 +448,39 @@ impl<T: Stored> KvStore for PlainStore<T> {
 
     fn retain(&mut self, sequence: SequenceId, from: usize, rows: &[usize]) -> Result<()> {
         const OP: &str = "retain";
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let CacheShape {
+            kv_heads, head_dim, ..
+        } = self.shape;
         let held = self.settled(OP, sequence)?;
         let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
         let inside = from <= held && rows.last().is_none_or(|&row| row < held - from);
         if !ascending || !inside {
-            return Err(Error::argument(OP, "rows", format!("ascending offsets from {from}, below the {held} tokens of {sequence:?}"), format!("{rows:?}")));
+            return Err(Error::argument(
+                OP,
+                "rows",
+                format!("ascending offsets from {from}, below the {held} tokens of {sequence:?}"),
+                format!("{rows:?}"),
+            ));
         }
         let row_len = kv_heads * head_dim;
         let (mut k, mut v) = (vec![T::zeroed(); row_len], vec![T::zeroed(); row_len]);
         for layer in self.layers_mut(OP, sequence)? {
             for (to, source) in (from..).zip(rows.iter().map(|row| from + row)) {
                 if to != source {
-                    read_row(&layer.pages[source / TILE], source % TILE, head_dim, &mut k, &mut v);
-                    write_row(Arc::make_mut(&mut layer.pages[to / TILE]), to % TILE, head_dim, &k, &v);
+                    read_row(
+                        &layer.pages[source / TILE],
+                        source % TILE,
+                        head_dim,
+                        &mut k,
+                        &mut v,
+                    );
+                    write_row(
+                        Arc::make_mut(&mut layer.pages[to / TILE]),
+                        to % TILE,
+                        head_dim,
+                        &k,
+                        &v,
+                    );
                 }
             }
             layer.tokens = from + rows.len();
@@ -370,12 +500,20 @@ impl<T: Stored> KvStore for PlainStore<T> {
     }
 
     fn free(&mut self, sequence: SequenceId) -> Result<()> {
-        self.sequences.remove(&sequence).map(|_| ()).ok_or_else(|| unknown("free", sequence))
+        self.sequences
+            .remove(&sequence)
+            .map(|_| ())
+            .ok_or_else(|| unknown("free", sequence))
     }
 }
 
 fn unknown(operation: &'static str, sequence: SequenceId) -> Error {
-    Error::argument(operation, "sequence", "a sequence of this store", format!("{sequence:?}"))
+    Error::argument(
+        operation,
+        "sequence",
+        "a sequence of this store",
+        format!("{sequence:?}"),
+    )
 }
 
 /// The f32 values of a contiguous tensor of this shape.
@@ -394,7 +532,8 @@ fn values<'a>(
 
 /// Splits a page into kv heads, each with its keys `[head_dim, TILE]` and its values `[TILE, head_dim]`.
 fn heads_mut<T>(page: &mut [T], head_dim: usize) -> impl Iterator<Item = (&mut [T], &mut [T])> {
-    page.chunks_exact_mut(2 * TILE * head_dim).map(move |head| head.split_at_mut(TILE * head_dim))
+    page.chunks_exact_mut(2 * TILE * head_dim)
+        .map(move |head| head.split_at_mut(TILE * head_dim))
 }
 
 /// Writes the key and the value row `[kv_heads, head_dim]` of one token.
@@ -410,7 +549,9 @@ fn write_row<T: Copy>(page: &mut [T], slot: usize, head_dim: usize, k: &[T], v: 
 
 /// Reads what [`write_row`] wrote.
 fn read_row<T: Copy>(page: &[T], slot: usize, head_dim: usize, k: &mut [T], v: &mut [T]) {
-    let rows = k.chunks_exact_mut(head_dim).zip(v.chunks_exact_mut(head_dim));
+    let rows = k
+        .chunks_exact_mut(head_dim)
+        .zip(v.chunks_exact_mut(head_dim));
     for (head, (k, v)) in page.chunks_exact(2 * TILE * head_dim).zip(rows) {
         let (keys, values) = head.split_at(TILE * head_dim);
         for (lanes, x) in keys.chunks_exact(TILE).zip(k) {
@@ -427,7 +568,12 @@ fn ancestors(parents: &[Option<usize>]) -> Result<Vec<bool>> {
     for (i, &parent) in parents.iter().enumerate() {
         if let Some(parent) = parent {
             if parent >= i {
-                return Err(Error::argument("attend", "visible", format!("a parent before row {i} of its span"), parent));
+                return Err(Error::argument(
+                    "attend",
+                    "visible",
+                    format!("a parent before row {i} of its span"),
+                    parent,
+                ));
             }
             sees.copy_within(parent * tokens..(parent + 1) * tokens, i * tokens);
         }
@@ -458,7 +604,14 @@ struct View<'a, T> {
 
 impl<T: Stored> View<'_, T> {
     /// Attention output of a task whose scaled queries are `q` `[queries · group, head_dim]`.
-    fn attend(&self, task: &Task, q: &[f32], group: usize, head_dim: usize, parallel: bool) -> Partial {
+    fn attend(
+        &self,
+        task: &Task,
+        q: &[f32],
+        group: usize,
+        head_dim: usize,
+        parallel: bool,
+    ) -> Partial {
         let end = self.before + task.first + task.queries;
         let splits = end.div_ceil(SPLIT);
         let run = |split: usize| {
@@ -501,7 +654,15 @@ impl<T: Stored> View<'_, T> {
                 weigh(&mut partial, r, row, visible);
             }
             let tokens = (self.before + task.first + task.queries - start).min(TILE);
-            accumulate_any(&weights, rows, TILE, values, tokens, head_dim, partial.out());
+            accumulate_any(
+                &weights,
+                rows,
+                TILE,
+                values,
+                tokens,
+                head_dim,
+                partial.out(),
+            );
         }
         partial
     }

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use whittle_tensor::{Pairing, Tensor};
 
 use crate::cache::CacheShape;
+use crate::gguf::{Gguf, Value};
 use crate::matrix::tensor;
 use crate::mlp::{FeedForward, Mlp};
 use crate::project::{Dense, Group, Project, ProjectGroup, outputs};
-use crate::gguf::{Gguf, Value};
 use crate::{Error, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
 
 /// Sizes and constants of a decoder.
@@ -59,30 +59,55 @@ impl Config {
         if let Some(scaling) = gguf.metadata("llama.rope.scaling.type")
             && *scaling != Value::from("none")
         {
-            return Err(bad_key(gguf, "llama.rope.scaling.type", "none", format!("{scaling:?}")));
+            return Err(bad_key(
+                gguf,
+                "llama.rope.scaling.type",
+                "none",
+                format!("{scaling:?}"),
+            ));
         }
         let width = size(gguf, "llama.embedding_length")?;
         let query_heads = size(gguf, "llama.attention.head_count")?;
         let kv_heads = size_or(gguf, "llama.attention.head_count_kv", query_heads)?;
         if !query_heads.is_multiple_of(kv_heads) {
             let expected = format!("a divisor of the {query_heads} query heads");
-            return Err(bad_key(gguf, "llama.attention.head_count_kv", expected, kv_heads));
+            return Err(bad_key(
+                gguf,
+                "llama.attention.head_count_kv",
+                expected,
+                kv_heads,
+            ));
         }
         let head_dim = match gguf.metadata("llama.attention.key_length") {
             Some(_) => size(gguf, "llama.attention.key_length")?,
             None if width.is_multiple_of(query_heads) => width / query_heads,
             None => {
                 let expected = format!("a divisor of the width {width}");
-                return Err(bad_key(gguf, "llama.attention.head_count", expected, query_heads));
+                return Err(bad_key(
+                    gguf,
+                    "llama.attention.head_count",
+                    expected,
+                    query_heads,
+                ));
             }
         };
         if !head_dim.is_multiple_of(2) {
-            return Err(bad_key(gguf, "llama.attention.key_length", "an even number", head_dim));
+            return Err(bad_key(
+                gguf,
+                "llama.attention.key_length",
+                "an even number",
+                head_dim,
+            ));
         }
         for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
             let found = size_or(gguf, key, head_dim)?;
             if found != head_dim {
-                return Err(bad_key(gguf, key, format!("the {head_dim} channels of a key head"), found));
+                return Err(bad_key(
+                    gguf,
+                    key,
+                    format!("the {head_dim} channels of a key head"),
+                    found,
+                ));
             }
         }
         let tokens = gguf.tensor("token_embd.weight")?;
@@ -93,11 +118,21 @@ impl Config {
         }
         let context = size(gguf, "llama.context_length")?;
         if u32::try_from(context).is_err() {
-            return Err(bad_key(gguf, "llama.context_length", "at most 2^32 - 1", context));
+            return Err(bad_key(
+                gguf,
+                "llama.context_length",
+                "at most 2^32 - 1",
+                context,
+            ));
         }
         let norm_eps = gguf.f32("llama.attention.layer_norm_rms_epsilon")?;
         if !(norm_eps.is_finite() && norm_eps >= 0.0) {
-            return Err(bad_key(gguf, "llama.attention.layer_norm_rms_epsilon", "at least 0", norm_eps));
+            return Err(bad_key(
+                gguf,
+                "llama.attention.layer_norm_rms_epsilon",
+                "at least 0",
+                norm_eps,
+            ));
         }
         let rope_base = match gguf.metadata("llama.rope.freq_base") {
             Some(_) => gguf.f32("llama.rope.freq_base")?,
@@ -128,7 +163,11 @@ impl Config {
 
     /// The sizes that fix the form of this model's cache.
     pub fn cache_shape(&self) -> CacheShape {
-        CacheShape { layers: self.layers, kv_heads: self.kv_heads, head_dim: self.head_dim }
+        CacheShape {
+            layers: self.layers,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+        }
     }
 }
 
@@ -182,7 +221,12 @@ impl Decoder {
             norms.insert(name);
             norm
         };
-        let Config { width, feed_forward, vocab, .. } = config;
+        let Config {
+            width,
+            feed_forward,
+            vocab,
+            ..
+        } = config;
         let query = config.query_heads * config.head_dim;
         let kv = config.kv_heads * config.head_dim;
         let mut blocks = Vec::new();
@@ -205,24 +249,37 @@ impl Decoder {
             embedding: matrix("token_embd.weight".into(), vocab, width)?,
             blocks,
             output_norm: norm("output_norm.weight".into())?,
-            output: output.then(|| matrix("output.weight".into(), vocab, width)).transpose()?,
+            output: output
+                .then(|| matrix("output.weight".into(), vocab, width))
+                .transpose()?,
         };
         known.extend(norms);
         if let Some(other) = gguf.tensors().find(|tensor| !known.contains(&tensor.name)) {
             let expected = "no tensor that this decoder would have to ignore";
             return Err(gguf.error(format!("tensor {:?}", other.name), expected, "one"));
         }
-        Ok(Self { config, model: Arc::new(model), project: Arc::new(Dense), mlp: Arc::new(Dense) })
+        Ok(Self {
+            config,
+            model: Arc::new(model),
+            project: Arc::new(Dense),
+            mlp: Arc::new(Dense),
+        })
     }
 
     /// The same weights with another [`Project`].
     pub fn with_project(self, project: impl Project + 'static) -> Self {
-        Self { project: Arc::new(project), ..self }
+        Self {
+            project: Arc::new(project),
+            ..self
+        }
     }
 
     /// The same weights with another [`Mlp`].
     pub fn with_mlp(self, mlp: impl Mlp + 'static) -> Self {
-        Self { mlp: Arc::new(mlp), ..self }
+        Self {
+            mlp: Arc::new(mlp),
+            ..self
+        }
     }
 
     /// A weight matrix by its name in the file, for example `blk.0.attn_q.weight`.
@@ -230,16 +287,37 @@ impl Decoder {
     /// # Errors
     /// [`Error::Argument`] where the decoder has no such matrix.
     pub fn matrix(&self, name: &str) -> Result<&Matrix> {
-        let Model { embedding, blocks, output, .. } = &*self.model;
+        let Model {
+            embedding,
+            blocks,
+            output,
+            ..
+        } = &*self.model;
         let blocks = blocks.iter().flat_map(|block| {
-            let Block { query, key, value, attention_output, gate, up, down, .. } = block;
+            let Block {
+                query,
+                key,
+                value,
+                attention_output,
+                gate,
+                up,
+                down,
+                ..
+            } = block;
             [query, key, value, attention_output, gate, up, down]
         });
         std::iter::once(embedding)
             .chain(output)
             .chain(blocks)
             .find(|matrix| matrix.name() == name)
-            .ok_or_else(|| Error::argument("Decoder::matrix", "name", "the name of a matrix of this decoder", format!("{name:?}")))
+            .ok_or_else(|| {
+                Error::argument(
+                    "Decoder::matrix",
+                    "name",
+                    "the name of a matrix of this decoder",
+                    format!("{name:?}"),
+                )
+            })
     }
 
     /// Runs new tokens of some sequences through all blocks.
@@ -259,7 +337,10 @@ impl Decoder {
         tokens: &[u32],
         visible: Visible<'_>,
     ) -> Result<Tensor> {
-        let before = spans.iter().map(|span| store.len(span.sequence)).collect::<Result<Vec<_>>>()?;
+        let before = spans
+            .iter()
+            .map(|span| store.len(span.sequence))
+            .collect::<Result<Vec<_>>>()?;
         let positions = self.positions(spans, &before, tokens.len(), visible)?;
         let x = self.model.embedding.gather(tokens)?;
         let hidden = self.blocks(store, spans, &positions, x, visible);
@@ -277,7 +358,11 @@ impl Decoder {
     /// # Errors
     /// Another shape.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.model.output.as_ref().unwrap_or(&self.model.embedding).product(hidden)
+        self.model
+            .output
+            .as_ref()
+            .unwrap_or(&self.model.embedding)
+            .product(hidden)
     }
 
     /// Appends a prompt in chunks of at most `chunk` tokens, calls `progress` with the tokens done after each, and returns
@@ -296,7 +381,10 @@ impl Decoder {
         let mut last = None;
         let mut done = 0;
         for part in chunks("prefill", tokens, chunk)? {
-            let span = Span { sequence, tokens: part.len() };
+            let span = Span {
+                sequence,
+                tokens: part.len(),
+            };
             let hidden = self.forward(store, &[span], part, Visible::Causal)?;
             last = Some(hidden.narrow(0, part.len() - 1, 1)?);
             done += part.len();
@@ -310,7 +398,13 @@ impl Decoder {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn step(&self, store: &mut dyn KvStore, batch: &[(SequenceId, u32)]) -> Result<Tensor> {
-        let spans: Vec<Span> = batch.iter().map(|&(sequence, _)| Span { sequence, tokens: 1 }).collect();
+        let spans: Vec<Span> = batch
+            .iter()
+            .map(|&(sequence, _)| Span {
+                sequence,
+                tokens: 1,
+            })
+            .collect();
         let tokens: Vec<u32> = batch.iter().map(|&(_, token)| token).collect();
         self.logits(&self.forward(store, &spans, &tokens, Visible::Causal)?)
     }
@@ -323,8 +417,17 @@ impl Decoder {
         tokens: usize,
         visible: Visible<'_>,
     ) -> Result<Vec<u32>> {
-        let rows = spans.iter().fold(0usize, |rows, span| rows.saturating_add(span.tokens));
-        let count = |argument, found: usize| Error::argument("forward", argument, format!("{rows}, the sum of the spans"), found);
+        let rows = spans
+            .iter()
+            .fold(0usize, |rows, span| rows.saturating_add(span.tokens));
+        let count = |argument, found: usize| {
+            Error::argument(
+                "forward",
+                argument,
+                format!("{rows}, the sum of the spans"),
+                found,
+            )
+        };
         if rows != tokens {
             return Err(count("tokens", tokens));
         }
@@ -343,7 +446,12 @@ impl Decoder {
                         None => before,
                         Some(parent) if parent < row => positions[first + parent] as usize + 1,
                         Some(parent) => {
-                            return Err(Error::argument("forward", "visible", format!("a parent before row {row} of its span"), parent));
+                            return Err(Error::argument(
+                                "forward",
+                                "visible",
+                                format!("a parent before row {row} of its span"),
+                                parent,
+                            ));
                         }
                     },
                 };
@@ -368,29 +476,62 @@ impl Decoder {
         mut x: Tensor,
         visible: Visible<'_>,
     ) -> Result<Tensor> {
-        let Config { query_heads, kv_heads, head_dim, rope_base, pairing, norm_eps, .. } = self.config;
+        let Config {
+            query_heads,
+            kv_heads,
+            head_dim,
+            rope_base,
+            pairing,
+            norm_eps,
+            ..
+        } = self.config;
         let project = &*self.project;
         let rows = positions.len();
         let scale = 1.0 / (head_dim as f32).sqrt();
         for (layer, block) in self.model.blocks.iter().enumerate() {
             let normed = &x.rms_norm(&block.attention_norm, norm_eps)?;
             let weights = &[&block.query, &block.key, &block.value];
-            let [q, k, v] =
-                outputs(project, &ProjectGroup { layer, group: Group::Qkv, x: normed, weights })?;
-            let q = q.reshape(&[rows, query_heads, head_dim])?.rope(positions, rope_base, pairing)?;
-            let k = k.reshape(&[rows, kv_heads, head_dim])?.rope(positions, rope_base, pairing)?;
+            let [q, k, v] = outputs(
+                project,
+                &ProjectGroup {
+                    layer,
+                    group: Group::Qkv,
+                    x: normed,
+                    weights,
+                },
+            )?;
+            let q = q
+                .reshape(&[rows, query_heads, head_dim])?
+                .rope(positions, rope_base, pairing)?;
+            let k = k
+                .reshape(&[rows, kv_heads, head_dim])?
+                .rope(positions, rope_base, pairing)?;
             let v = v.reshape(&[rows, kv_heads, head_dim])?;
             store.append(layer, spans, &k, &v)?;
             let attended = store.attend(layer, spans, &q, scale, visible)?;
             let attended = &attended.reshape(&[rows, query_heads * head_dim])?;
             let weights = &[&block.attention_output];
-            let [attended] =
-                outputs(project, &ProjectGroup { layer, group: Group::Output, x: attended, weights })?;
+            let [attended] = outputs(
+                project,
+                &ProjectGroup {
+                    layer,
+                    group: Group::Output,
+                    x: attended,
+                    weights,
+                },
+            )?;
             x = x.add(&attended)?;
 
             let normed = &x.rms_norm(&block.feed_forward_norm, norm_eps)?;
             let Block { gate, up, down, .. } = block;
-            x = x.add(&self.mlp.feed_forward(&FeedForward { layer, x: normed, gate, up, down, project })?)?;
+            x = x.add(&self.mlp.feed_forward(&FeedForward {
+                layer,
+                x: normed,
+                gate,
+                up,
+                down,
+                project,
+            })?)?;
         }
         Ok(x.rms_norm(&self.model.output_norm, norm_eps)?)
     }

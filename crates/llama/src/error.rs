@@ -80,7 +80,9 @@ pub enum Error {
         found: String,
     },
     /// A key or a value that a cache can't hold.
-    #[error("append: {argument} of layer {layer}, {sequence:?}, row {row}, head {head}, channel {channel}: expected a magnitude of at most {limit}, found {found}")]
+    #[error(
+        "append: {argument} of layer {layer}, {sequence:?}, row {row}, head {head}, channel {channel}: expected a magnitude of at most {limit}, found {found}"
+    )]
     Value {
         /// `k` or `v`.
         argument: &'static str,
@@ -139,6 +141,11 @@ impl Error {
         expected: impl Into<String>,
         found: impl ToString,
     ) -> Self {
-        Self::Argument { operation, argument, expected: expected.into(), found: found.to_string() }
+        Self::Argument {
+            operation,
+            argument,
+            expected: expected.into(),
+            found: found.to_string(),
+        }
     }
 }

@@ -45,12 +45,25 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::Gguf`] for a missing tensor or another shape, [`Error::NotFinite`].
-    pub fn load(gguf: &Gguf, name: &str, [rows, cols]: [usize; 2], weights: Weights) -> Result<Self> {
+    pub fn load(
+        gguf: &Gguf,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        weights: Weights,
+    ) -> Result<Self> {
         let view = tensor(gguf, name, &[rows, cols])?;
-        let blocks = Self { name: name.into(), rows, cols, values: Values::Blocks(view) };
+        let blocks = Self {
+            name: name.into(),
+            rows,
+            cols,
+            values: Values::Blocks(view),
+        };
         match weights {
             Weights::Blocks => Ok(blocks),
-            Weights::F32 => Ok(Self { values: Values::Dense(blocks.widen()?), ..blocks }),
+            Weights::F32 => Ok(Self {
+                values: Values::Dense(blocks.widen()?),
+                ..blocks
+            }),
         }
     }
 
@@ -77,7 +90,10 @@ impl Matrix {
         let n = match *x.shape() {
             [n, cols] if cols == self.cols => n,
             _ => {
-                let (expected, found) = (format!("shape [rows, {}]", self.cols), format!("{:?}", x.shape()));
+                let (expected, found) = (
+                    format!("shape [rows, {}]", self.cols),
+                    format!("{:?}", x.shape()),
+                );
                 return Err(Error::argument("Matrix::product", "x", expected, found));
             }
         };
@@ -86,7 +102,11 @@ impl Matrix {
             Values::Blocks(view) => {
                 let x = x.contiguous()?;
                 let x = x.as_slice::<f32>()?;
-                let out = if n <= FEW { self.few(view, x, n) } else { self.many(view, x, n)? };
+                let out = if n <= FEW {
+                    self.few(view, x, n)
+                } else {
+                    self.many(view, x, n)?
+                };
                 Ok(Tensor::from_vec(out, &[n, self.rows])?)
             }
         }
@@ -98,7 +118,12 @@ impl Matrix {
     /// [`Error::Argument`] for a number that is no row.
     pub fn gather(&self, indices: &[u32]) -> Result<Tensor> {
         if let Some(index) = indices.iter().find(|&&index| index as usize >= self.rows) {
-            return Err(Error::argument("Matrix::gather", "indices", format!("below the {} rows of {}", self.rows, self.name), index));
+            return Err(Error::argument(
+                "Matrix::gather",
+                "indices",
+                format!("below the {} rows of {}", self.rows, self.name),
+                index,
+            ));
         }
         match &self.values {
             Values::Dense(weights) => {
@@ -153,7 +178,9 @@ impl Matrix {
         });
         match n {
             0 | 1 => columns,
-            _ => (0..n).flat_map(|i| columns[i..].iter().step_by(n).copied()).collect(),
+            _ => (0..n)
+                .flat_map(|i| columns[i..].iter().step_by(n).copied())
+                .collect(),
         }
     }
 
@@ -177,7 +204,11 @@ pub(crate) fn tensor(gguf: &Gguf, name: &str, shape: &[usize]) -> Result<TensorV
     let view = gguf.tensor(name)?;
     let found = &view.info().shape;
     if found != shape {
-        return Err(gguf.error(format!("tensor {name:?}"), format!("shape {shape:?}"), format!("{found:?}")));
+        return Err(gguf.error(
+            format!("tensor {name:?}"),
+            format!("shape {shape:?}"),
+            format!("{found:?}"),
+        ));
     }
     view.check_finite()?;
     Ok(view)

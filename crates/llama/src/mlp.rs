@@ -31,10 +31,20 @@ impl FeedForward<'_> {
     /// Shapes that don't fit, or what the projections report.
     pub fn dense(&self) -> Result<Tensor> {
         let Self { layer, x, .. } = *self;
-        let group = ProjectGroup { layer, group: Group::GateUp, x, weights: &[self.gate, self.up] };
+        let group = ProjectGroup {
+            layer,
+            group: Group::GateUp,
+            x,
+            weights: &[self.gate, self.up],
+        };
         let [gate, up] = outputs(self.project, &group)?;
         let x = &gate.silu()?.mul(&up)?;
-        let group = ProjectGroup { layer, group: Group::Down, x, weights: &[self.down] };
+        let group = ProjectGroup {
+            layer,
+            group: Group::Down,
+            x,
+            weights: &[self.down],
+        };
         let [down] = outputs(self.project, &group)?;
         Ok(down)
     }

@@ -39,7 +39,10 @@ impl ProjectGroup<'_> {
     /// # Errors
     /// Shapes that don't fit.
     pub fn dense(&self) -> Result<Vec<Tensor>> {
-        self.weights.iter().map(|weight| weight.product(self.x)).collect()
+        self.weights
+            .iter()
+            .map(|weight| weight.product(self.x))
+            .collect()
     }
 }
 
@@ -63,7 +66,17 @@ impl Project for Dense {
 }
 
 /// The outputs of a group, as many as it has weights.
-pub(crate) fn outputs<const N: usize>(project: &dyn Project, group: &ProjectGroup<'_>) -> Result<[Tensor; N]> {
+pub(crate) fn outputs<const N: usize>(
+    project: &dyn Project,
+    group: &ProjectGroup<'_>,
+) -> Result<[Tensor; N]> {
     let outputs = project.project(group)?;
-    <[Tensor; N]>::try_from(outputs).map_err(|outputs| Error::argument("Project::project", "outputs", format!("{N} for {:?} of layer {}", group.group, group.layer), outputs.len()))
+    <[Tensor; N]>::try_from(outputs).map_err(|outputs| {
+        Error::argument(
+            "Project::project",
+            "outputs",
+            format!("{N} for {:?} of layer {}", group.group, group.layer),
+            outputs.len(),
+        )
+    })
 }

@@ -21,7 +21,12 @@ pub struct Sampler {
 impl Sampler {
     /// The likeliest token, the lowest number on ties.
     pub fn greedy() -> Self {
-        Self { temperature: 0.0, top_k: None, top_p: None, seed: 0 }
+        Self {
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            seed: 0,
+        }
     }
 
     /// Draws from `softmax(logits / temperature)`, cut to the `top_k` likeliest tokens and then to the fewest of them that
@@ -29,7 +34,12 @@ impl Sampler {
     ///
     /// # Errors
     /// [`Error::Argument`]: a temperature that is negative or not finite, `top_k` 0, `top_p` outside (0, 1].
-    pub fn new(temperature: f32, top_k: Option<usize>, top_p: Option<f32>, seed: u64) -> Result<Self> {
+    pub fn new(
+        temperature: f32,
+        top_k: Option<usize>,
+        top_p: Option<f32>,
+        seed: u64,
+    ) -> Result<Self> {
         let bad = |argument, expected: &str, found: String| {
             Err(Error::argument("Sampler::new", argument, expected, found))
         };
@@ -44,7 +54,12 @@ impl Sampler {
         {
             return bad("top_p", "above 0, at most 1", p.to_string());
         }
-        Ok(Self { temperature, top_k, top_p, seed })
+        Ok(Self {
+            temperature,
+            top_k,
+            top_p,
+            seed,
+        })
     }
 
     /// Chooses the token of draw `draw`. The random number is a function of the seed and `draw` alone, so a text can be
@@ -53,21 +68,31 @@ impl Sampler {
     /// # Errors
     /// [`Error::Argument`] where `logits` is empty or holds NaN or +inf.
     pub fn choose(&self, logits: &[f32], draw: u64) -> Result<u32> {
-        let bad = |expected: &str, found: String| Error::argument("Sampler::choose", "logits", expected, found);
+        let bad = |expected: &str, found: String| {
+            Error::argument("Sampler::choose", "logits", expected, found)
+        };
         let best = logits
             .iter()
             .enumerate()
             .reduce(|best, next| if next.1 > best.1 { next } else { best })
             .ok_or_else(|| bad("at least one", "none".into()))?;
-        if let Some(at) = logits.iter().position(|&x| x.is_nan() || x == f32::INFINITY) {
-            return Err(bad("numbers below infinity", format!("{} of token {at}", logits[at])));
+        if let Some(at) = logits
+            .iter()
+            .position(|&x| x.is_nan() || x == f32::INFINITY)
+        {
+            return Err(bad(
+                "numbers below infinity",
+                format!("{} of token {at}", logits[at]),
+            ));
         }
         let max = *best.1;
         if self.temperature == 0.0 || max == f32::NEG_INFINITY {
             return Ok(best.0 as u32);
         }
         let weight = |token: usize| f64::from((logits[token] - max) / self.temperature).exp();
-        let mut tokens: Vec<(usize, f64)> = (0..logits.len()).map(|token| (token, weight(token))).collect();
+        let mut tokens: Vec<(usize, f64)> = (0..logits.len())
+            .map(|token| (token, weight(token)))
+            .collect();
         if self.top_k.is_some() || self.top_p.is_some() {
             tokens.sort_by(|a, b| b.1.total_cmp(&a.1));
             tokens.truncate(self.top_k.unwrap_or(usize::MAX));

@@ -24,7 +24,10 @@ pub fn score(
     let mut scores = Vec::with_capacity(tokens.len());
     let mut done = 0;
     for part in chunks("score", tokens, chunk)? {
-        let span = Span { sequence, tokens: part.len() };
+        let span = Span {
+            sequence,
+            tokens: part.len(),
+        };
         let hidden = decoder.forward(store, &[span], part, Visible::Causal)?;
         // The last token of all has no successor to be scored.
         let targets = &tokens[done + 1..tokens.len().min(done + part.len() + 1)];
@@ -75,12 +78,19 @@ pub fn perplexity(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Perplexity> {
     if context < 2 || tokens.len() < context {
-        return Err(Error::argument("perplexity", "context", format!("at least 2, at most the {} tokens", tokens.len()), context));
+        return Err(Error::argument(
+            "perplexity",
+            "context",
+            format!("at least 2, at most the {} tokens", tokens.len()),
+            context,
+        ));
     }
     let mut chunks = Vec::new();
     for (i, chunk) in tokens.chunks_exact(context).enumerate() {
         let sequence = store.sequence()?;
-        let scores = score(decoder, store, sequence, chunk, context, &mut |done| progress(i * context + done));
+        let scores = score(decoder, store, sequence, chunk, context, &mut |done| {
+            progress(i * context + done)
+        });
         store.free(sequence)?;
         let scores = scores?;
         chunks.push(-scores.iter().map(|&x| f64::from(x)).sum::<f64>() / scores.len() as f64);

@@ -67,7 +67,14 @@ pub trait KvStore {
     ///
     /// # Errors
     /// Unknown sequence or layer, wrong shapes, more queries than rows, a `visible` that the store can't serve.
-    fn attend(&mut self, layer: usize, spans: &[Span], q: &Tensor, scale: f32, visible: Visible<'_>) -> Result<Tensor>;
+    fn attend(
+        &mut self,
+        layer: usize,
+        spans: &[Span],
+        q: &Tensor,
+        scale: f32,
+        visible: Visible<'_>,
+    ) -> Result<Tensor>;
 
     /// Tokens of a sequence that all layers hold.
     ///

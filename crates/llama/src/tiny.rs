@@ -74,7 +74,9 @@ const MERGES: [(&str, &str); 29] = [
 
 /// The bytes of an F32 model.
 pub fn gguf(seed: u64) -> Vec<u8> {
-    writer(seed, Kinds::F32).to_bytes().expect("no seed makes a shape, a name or a weight that the writer refuses")
+    writer(seed, Kinds::F32)
+        .to_bytes()
+        .expect("no seed makes a shape, a name or a weight that the writer refuses")
 }
 
 /// The model before it is written. One seed gives the same weights for all kinds, up to the rounding of the formats.
@@ -94,7 +96,12 @@ pub fn writer(seed: u64, kinds: Kinds) -> Writer {
     for layer in 0..LAYERS {
         let norms = ["attn_norm", "ffn_norm"];
         for part in norms {
-            writer = writer.tensor(name(layer, part), GgmlType::F32, &[WIDTH], normals(stream, WIDTH, 1.0, 0.1));
+            writer = writer.tensor(
+                name(layer, part),
+                GgmlType::F32,
+                &[WIDTH],
+                normals(stream, WIDTH, 1.0, 0.1),
+            );
         }
         let matrices = [
             ("attn_q", projection, HEADS * HEAD_DIM, WIDTH),
@@ -110,7 +117,12 @@ pub fn writer(seed: u64, kinds: Kinds) -> Writer {
             writer = writer.tensor(name(layer, part), kind, &[rows, columns], weights);
         }
     }
-    writer.tensor("output_norm.weight", GgmlType::F32, &[WIDTH], normals(stream, WIDTH, 1.0, 0.1))
+    writer.tensor(
+        "output_norm.weight",
+        GgmlType::F32,
+        &[WIDTH],
+        normals(stream, WIDTH, 1.0, 0.1),
+    )
 }
 
 fn name(layer: usize, part: &str) -> String {
@@ -120,10 +132,17 @@ fn name(layer: usize, part: &str) -> String {
 fn metadata() -> Writer {
     let mut tokens: Strings = CONTROL.iter().collect();
     (0..=255).for_each(|byte| tokens.push(character_of(byte).encode_utf8(&mut [0; 4])));
-    MERGES.iter().for_each(|(left, right)| tokens.push(&format!("{left}{right}")));
+    MERGES
+        .iter()
+        .for_each(|(left, right)| tokens.push(&format!("{left}{right}")));
     // 3 marks a control token, 1 an ordinary one.
-    let types: Vec<i32> = (0..VOCAB).map(|id| if id < CONTROL.len() { 3 } else { 1 }).collect();
-    let merges: Strings = MERGES.iter().map(|(left, right)| format!("{left} {right}")).collect();
+    let types: Vec<i32> = (0..VOCAB)
+        .map(|id| if id < CONTROL.len() { 3 } else { 1 })
+        .collect();
+    let merges: Strings = MERGES
+        .iter()
+        .map(|(left, right)| format!("{left} {right}"))
+        .collect();
     Writer::new()
         .metadata("general.architecture", "llama")
         .metadata("general.name", "tiny")
@@ -148,5 +167,7 @@ fn metadata() -> Writer {
 
 /// The next `len` normal numbers of a stream.
 fn normals(stream: &mut Philox4x32, len: usize, mean: f32, deviation: f32) -> Vec<f32> {
-    (0..len).map(|_| mean + deviation * stream.next_normal()).collect()
+    (0..len)
+        .map(|_| mean + deviation * stream.next_normal())
+        .collect()
 }

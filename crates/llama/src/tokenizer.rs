@@ -74,19 +74,34 @@ impl Tokenizer {
         const TOKENS: &str = "tokenizer.ggml.tokens";
         let tokens = gguf.strings(TOKENS)?.clone();
         if tokens.is_empty() || u32::try_from(tokens.len()).is_err() {
-            return Err(gguf.error(TOKENS, format!("1 to {} tokens", u32::MAX), tokens.len().to_string()));
+            return Err(gguf.error(
+                TOKENS,
+                format!("1 to {} tokens", u32::MAX),
+                tokens.len().to_string(),
+            ));
         }
         // The table of ids needs several times the memory of the file's strings, so it comes after the cheap check.
         if let Some((first, second)) = twice(&tokens) {
-            let found = format!("token {second} {:?}, which is token {first} too", tokens.get(second).unwrap_or_default());
+            let found = format!(
+                "token {second} {:?}, which is token {first} too",
+                tokens.get(second).unwrap_or_default()
+            );
             return Err(gguf.error(TOKENS, "tokens that differ", found));
         }
         let ids: HashMap<String, u32> = tokens.iter().map(str::to_owned).zip(0..).collect();
         let kinds = kinds(gguf, &tokens)?;
         let model = match gguf.string("tokenizer.ggml.model")? {
-            "gpt2" => Model::ByteLevel(Box::new(ByteLevelModel::from_gguf(gguf, &tokens, &kinds, &ids)?)),
+            "gpt2" => Model::ByteLevel(Box::new(ByteLevelModel::from_gguf(
+                gguf, &tokens, &kinds, &ids,
+            )?)),
             "llama" => Model::Scored(Box::new(ScoredModel::from_gguf(gguf, &kinds, ids)?)),
-            other => return Err(gguf.error("tokenizer.ggml.model", "\"gpt2\" or \"llama\"", format!("{other:?}"))),
+            other => {
+                return Err(gguf.error(
+                    "tokenizer.ggml.model",
+                    "\"gpt2\" or \"llama\"",
+                    format!("{other:?}"),
+                ));
+            }
         };
         let id = |key: &str| match gguf.metadata(key) {
             None => Ok(None),
@@ -95,7 +110,10 @@ impl Tokenizer {
                 id => Err(gguf.error(key, format!("an id below {}", tokens.len()), id.to_string())),
             },
         };
-        let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+        let (bos, eos) = (
+            id("tokenizer.ggml.bos_token_id")?,
+            id("tokenizer.ggml.eos_token_id")?,
+        );
 
         let mut special: HashMap<u8, Vec<u32>> = HashMap::new();
         let spelling = |id: &u32| tokens.get(*id as usize).unwrap_or_default();
@@ -107,7 +125,14 @@ impl Tokenizer {
         for ids in special.values_mut() {
             ids.sort_by_key(|id| std::cmp::Reverse(spelling(id).len()));
         }
-        Ok(Self { tokens, kinds, special, model, bos, eos })
+        Ok(Self {
+            tokens,
+            kinds,
+            special,
+            model,
+            bos,
+            eos,
+        })
     }
 
     /// Token ids of a text. Nothing is added before or after, and what looks like a control token is text.
@@ -129,9 +154,14 @@ impl Tokenizer {
         let mut ids = Vec::new();
         let (mut start, mut at) = (0, 0);
         while at < text.len() {
-            let candidates = self.special.get(&text.as_bytes()[at]).map_or(&[][..], Vec::as_slice);
+            let candidates = self
+                .special
+                .get(&text.as_bytes()[at])
+                .map_or(&[][..], Vec::as_slice);
             // A token begins with the first byte of a character, so the place where it matches is a character's boundary.
-            let mut spellings = candidates.iter().filter_map(|&id| Some((id, self.token(id)?)));
+            let mut spellings = candidates
+                .iter()
+                .filter_map(|&id| Some((id, self.token(id)?)));
             match spellings.find(|(_, token)| text.as_bytes()[at..].starts_with(token.as_bytes())) {
                 Some((id, token)) => {
                     self.encode_text(&text[start..at], &mut ids)?;
@@ -162,7 +192,8 @@ impl Tokenizer {
         {
             bytes.remove(0);
         }
-        Ok(String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
     }
 
     /// The bytes of one token, for streaming: a character may be spread over several tokens.
@@ -203,7 +234,11 @@ impl Tokenizer {
     }
 
     fn put_piece(&self, id: u32, out: &mut Vec<u8>) -> Result<()> {
-        let Some((token, kind)) = self.tokens.get(id as usize).zip(self.kinds.get(id as usize)) else {
+        let Some((token, kind)) = self
+            .tokens
+            .get(id as usize)
+            .zip(self.kinds.get(id as usize))
+        else {
             return Err(Error::Tokenizer {
                 operation: "decode",
                 expected: format!("ids below {}", self.tokens.len()),
@@ -214,10 +249,14 @@ impl Tokenizer {
             (Kind::Control | Kind::Unused, _) => {}
             (Kind::Byte(byte), _) => out.push(*byte),
             // A character outside the byte alphabet is no byte's, so it can only stand for itself.
-            (Kind::Text, Model::ByteLevel(_)) => token.chars().for_each(|character| match byte_of(character) {
-                Some(byte) => out.push(byte),
-                None => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
-            }),
+            (Kind::Text, Model::ByteLevel(_)) => {
+                token
+                    .chars()
+                    .for_each(|character| match byte_of(character) {
+                        Some(byte) => out.push(byte),
+                        None => out.extend(character.encode_utf8(&mut [0; 4]).as_bytes()),
+                    })
+            }
             (Kind::Text, Model::Scored(_)) => out.extend(token.replace(SPACE, " ").as_bytes()),
         }
         Ok(())
@@ -238,7 +277,9 @@ impl std::fmt::Debug for Tokenizer {
 fn twice(tokens: &Strings) -> Option<(usize, usize)> {
     let mut order: Vec<u32> = (0..tokens.len() as u32).collect();
     order.sort_unstable_by_key(|&id| (tokens.get(id as usize), id));
-    let pair = order.windows(2).find(|pair| tokens.get(pair[0] as usize) == tokens.get(pair[1] as usize))?;
+    let pair = order
+        .windows(2)
+        .find(|pair| tokens.get(pair[0] as usize) == tokens.get(pair[1] as usize))?;
     Some((pair[0] as usize, pair[1] as usize))
 }
 
@@ -250,7 +291,11 @@ fn kinds(gguf: &Gguf, tokens: &Strings) -> Result<Vec<Kind>> {
     }
     let types = gguf.i32s(KEY)?;
     if types.len() != tokens.len() {
-        return Err(gguf.error(KEY, format!("one type for each of {} tokens", tokens.len()), types.len().to_string()));
+        return Err(gguf.error(
+            KEY,
+            format!("one type for each of {} tokens", tokens.len()),
+            types.len().to_string(),
+        ));
     }
     let kind = |(token, &number): (&str, &i32)| match number {
         // Normal, and user-defined.
@@ -258,17 +303,30 @@ fn kinds(gguf: &Gguf, tokens: &Strings) -> Result<Vec<Kind>> {
         3 => Ok(Kind::Control),
         // Unknown, and unused.
         2 | 5 => Ok(Kind::Unused),
-        6 => match token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).map(|hex| u8::from_str_radix(hex, 16)) {
+        6 => match token
+            .strip_prefix("<0x")
+            .and_then(|rest| rest.strip_suffix('>'))
+            .map(|hex| u8::from_str_radix(hex, 16))
+        {
             Some(Ok(byte)) => Ok(Kind::Byte(byte)),
             _ => Err(gguf.error(KEY, "<0xNN> for a token of type 6", format!("{token:?}"))),
         },
-        other => Err(gguf.error(KEY, "types from 1 to 6", format!("{other} for token {token:?}"))),
+        other => Err(gguf.error(
+            KEY,
+            "types from 1 to 6",
+            format!("{other} for token {token:?}"),
+        )),
     };
     tokens.iter().zip(types).map(kind).collect()
 }
 
 impl ByteLevelModel {
-    fn from_gguf(gguf: &Gguf, tokens: &Strings, kinds: &[Kind], ids: &HashMap<String, u32>) -> Result<Self> {
+    fn from_gguf(
+        gguf: &Gguf,
+        tokens: &Strings,
+        kinds: &[Kind],
+        ids: &HashMap<String, u32>,
+    ) -> Result<Self> {
         const PRE: &str = "tokenizer.ggml.pre";
         const MERGES: &str = "tokenizer.ggml.merges";
         let pre = gguf.string(PRE)?;
@@ -279,7 +337,10 @@ impl ByteLevelModel {
         for (rank, merge) in gguf.strings(MERGES)?.iter().enumerate() {
             let whole = |left: &str, right: &str| format!("{left}{right}");
             let parts = merge.split_once(' ').filter(|(left, right)| {
-                [*left, *right, &whole(left, right)].iter().all(|token| ids.contains_key(*token)) && !right.contains(' ')
+                [*left, *right, &whole(left, right)]
+                    .iter()
+                    .all(|token| ids.contains_key(*token))
+                    && !right.contains(' ')
             });
             let Some((left, right)) = parts else {
                 let expected = "two tokens with a space between, which together are a token";
@@ -288,7 +349,10 @@ impl ByteLevelModel {
             merges.push((left.to_owned(), right.to_owned()));
         }
         let mut has_byte = [false; 256];
-        let text = tokens.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Text);
+        let text = tokens
+            .iter()
+            .zip(kinds)
+            .filter(|(_, kind)| **kind == Kind::Text);
         for (token, _) in text {
             let mut characters = token.chars();
             if let (Some(character), None) = (characters.next(), characters.next())
@@ -302,13 +366,21 @@ impl ByteLevelModel {
             .vocab_and_merges(vocab, merges)
             .build()
             .map_err(|error| gguf.error(MERGES, "merges of the vocabulary", error.to_string()))?;
-        Ok(Self { bpe, digits: Digits::new(true), byte_level: ByteLevel::new(false, true, true), has_byte })
+        Ok(Self {
+            bpe,
+            digits: Digits::new(true),
+            byte_level: ByteLevel::new(false, true, true),
+            has_byte,
+        })
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         use tokenizers::Model;
         // The BPE would drop such a byte without a word.
-        if let Some(at) = text.bytes().position(|byte| !self.has_byte[usize::from(byte)]) {
+        if let Some(at) = text
+            .bytes()
+            .position(|byte| !self.has_byte[usize::from(byte)])
+        {
             return Err(missing_byte(text, at));
         }
         let fail = |error: tokenizers::Error| Error::Tokenizer {
@@ -320,7 +392,13 @@ impl ByteLevelModel {
         self.digits.pre_tokenize(&mut pieces).map_err(fail)?;
         self.byte_level.pre_tokenize(&mut pieces).map_err(fail)?;
         for (piece, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            ids.extend(self.bpe.tokenize(piece).map_err(fail)?.iter().map(|token| token.id));
+            ids.extend(
+                self.bpe
+                    .tokenize(piece)
+                    .map_err(fail)?
+                    .iter()
+                    .map(|token| token.id),
+            );
         }
         Ok(())
     }
@@ -361,7 +439,10 @@ pub(crate) fn character_of(byte: u8) -> char {
 fn byte_of(character: char) -> Option<u8> {
     match u8::try_from(character) {
         Ok(byte) => is_printable(byte).then_some(byte),
-        Err(_) => ALPHABET.iter().position(|&other| other == character).map(|byte| byte as u8),
+        Err(_) => ALPHABET
+            .iter()
+            .position(|&other| other == character)
+            .map(|byte| byte as u8),
     }
 }
 
@@ -383,7 +464,11 @@ impl ScoredModel {
             return Err(gguf.error(SCORES, expected, scores.len().to_string()));
         }
         if let Some(id) = scores.iter().position(|score| !score.is_finite()) {
-            return Err(gguf.error(SCORES, "finite scores", format!("{} for token {id}", scores[id])));
+            return Err(gguf.error(
+                SCORES,
+                "finite scores",
+                format!("{} for token {id}", scores[id]),
+            ));
         }
         let mut bytes = [None; 256];
         for (id, kind) in (0..).zip(kinds) {
@@ -391,9 +476,19 @@ impl ScoredModel {
                 bytes[usize::from(*byte)] = Some(id);
             }
         }
-        let ids = ids.into_iter().filter(|(_, id)| kinds[*id as usize] == Kind::Text).collect();
-        let space_prefix = gguf.metadata(SPACE_PREFIX).map_or(Ok(true), |_| gguf.bool(SPACE_PREFIX))?;
-        Ok(Self { ids, scores, bytes, space_prefix })
+        let ids = ids
+            .into_iter()
+            .filter(|(_, id)| kinds[*id as usize] == Kind::Text)
+            .collect();
+        let space_prefix = gguf
+            .metadata(SPACE_PREFIX)
+            .map_or(Ok(true), |_| gguf.bool(SPACE_PREFIX))?;
+        Ok(Self {
+            ids,
+            scores,
+            bytes,
+            space_prefix,
+        })
     }
 
     /// Merges neighbours, the pair whose token has the highest score first and of equals the leftmost, until no pair is a token.
@@ -422,19 +517,32 @@ impl ScoredModel {
             let right = symbols[left].after?;
             let range = symbols[left].start..symbols[right].end;
             let id = *self.ids.get(&spelled[range.clone()])?;
-            Some(Pair { score: self.scores[id as usize], left, end: range.end })
+            Some(Pair {
+                score: self.scores[id as usize],
+                left,
+                end: range.end,
+            })
         };
         queue.extend((0..symbols.len()).filter_map(|left| pair(&symbols, left)));
         while let Some(Pair { left, end, .. }) = queue.pop() {
             // A pair is stale once one of its symbols has grown or has become part of another.
-            let Some(right) = symbols[left].after.filter(|&right| symbols[right].end == end) else { continue };
+            let Some(right) = symbols[left]
+                .after
+                .filter(|&right| symbols[right].end == end)
+            else {
+                continue;
+            };
             symbols[left].end = end;
             symbols[left].after = symbols[right].after.take();
             if let Some(after) = symbols[left].after {
                 symbols[after].before = Some(left);
             }
             queue.extend(pair(&symbols, left));
-            queue.extend(symbols[left].before.and_then(|before| pair(&symbols, before)));
+            queue.extend(
+                symbols[left]
+                    .before
+                    .and_then(|before| pair(&symbols, before)),
+            );
         }
 
         let mut next = Some(0);
@@ -475,7 +583,9 @@ struct Pair {
 
 impl Ord for Pair {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.score.total_cmp(&other.score).then_with(|| (other.left, other.end).cmp(&(self.left, self.end)))
+        self.score
+            .total_cmp(&other.score)
+            .then_with(|| (other.left, other.end).cmp(&(self.left, self.end)))
     }
 }
 

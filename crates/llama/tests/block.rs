@@ -11,7 +11,9 @@ fn row(kind: GgmlType, blocks: usize, seed: u8) -> Vec<u8> {
         let scale = 0.01 + block as f32 * 0.003;
         match kind {
             GgmlType::F32 => bytes.extend((scale * f32::from(seed) - 1.0).to_le_bytes()),
-            GgmlType::F16 => bytes.extend(f16::from_f32(scale * f32::from(seed) - 1.0).to_le_bytes()),
+            GgmlType::F16 => {
+                bytes.extend(f16::from_f32(scale * f32::from(seed) - 1.0).to_le_bytes())
+            }
             GgmlType::Q8_0 | GgmlType::Q4_1 => {
                 bytes.extend(f16::from_f32(scale).to_le_bytes());
                 if kind == GgmlType::Q4_1 {
@@ -27,7 +29,11 @@ fn row(kind: GgmlType, blocks: usize, seed: u8) -> Vec<u8> {
 
 #[test]
 fn q4_1_keeps_the_first_sixteen_weights_in_the_low_nibbles() {
-    let mut bytes = [f16::from_f32(0.5).to_le_bytes(), f16::from_f32(-3.0).to_le_bytes()].concat();
+    let mut bytes = [
+        f16::from_f32(0.5).to_le_bytes(),
+        f16::from_f32(-3.0).to_le_bytes(),
+    ]
+    .concat();
     bytes.extend((0..16).map(|i: u8| i | (15 - i) << 4));
     let mut weights = [0.0; 32];
     block::dequantize(GgmlType::Q4_1, &bytes, &mut weights).unwrap();
@@ -60,7 +66,10 @@ fn quantising_rounds_as_the_reference_does() {
     weights[..4].copy_from_slice(&[13.0, -1.5, 0.4, 3.0]);
     weights[16] = 12.0;
     let bytes = block::quantize(GgmlType::Q4_1, &weights).unwrap();
-    assert_eq!(bytes[..4], [f16::ONE.to_le_bytes(), f16::from_f32(-2.0).to_le_bytes()].concat());
+    assert_eq!(
+        bytes[..4],
+        [f16::ONE.to_le_bytes(), f16::from_f32(-2.0).to_le_bytes()].concat()
+    );
     assert_eq!(bytes[4..8], [15 | 14 << 4, 1, 2, 5]);
     assert!(bytes[8..].iter().all(|&code| code == 0));
 }
@@ -74,8 +83,15 @@ fn constant_and_zero_blocks_come_back_exactly() {
             block::dequantize(kind, &bytes, &mut weights).unwrap();
             for weight in weights {
                 // Q8_0 rounds its scale value/127 to 11 bits.
-                let slack = if kind == GgmlType::Q8_0 { value.abs() / 2048.0 } else { 0.0 };
-                assert!((weight - value).abs() <= slack, "{kind}: {weight} for {value}");
+                let slack = if kind == GgmlType::Q8_0 {
+                    value.abs() / 2048.0
+                } else {
+                    0.0
+                };
+                assert!(
+                    (weight - value).abs() <= slack,
+                    "{kind}: {weight} for {value}"
+                );
             }
         }
     }
@@ -85,12 +101,22 @@ fn constant_and_zero_blocks_come_back_exactly() {
 fn lengths_that_do_not_belong_together_are_errors() {
     for kind in GgmlType::ALL {
         let mut weights = vec![0.0; kind.block_len() * 2];
-        for bytes in [0, kind.block_bytes() * 2 - 1, kind.block_bytes() * 2 + 1, kind.block_bytes() * 3] {
+        for bytes in [
+            0,
+            kind.block_bytes() * 2 - 1,
+            kind.block_bytes() * 2 + 1,
+            kind.block_bytes() * 3,
+        ] {
             let result = block::dequantize(kind, &vec![0; bytes], &mut weights);
-            assert!(matches!(result, Err(Error::Argument { .. })), "{kind} {bytes}");
+            assert!(
+                matches!(result, Err(Error::Argument { .. })),
+                "{kind} {bytes}"
+            );
         }
         if kind.block_len() > 1 {
-            assert!(block::dequantize(kind, &vec![0; kind.block_bytes()], &mut weights[..31]).is_err());
+            assert!(
+                block::dequantize(kind, &vec![0; kind.block_bytes()], &mut weights[..31]).is_err()
+            );
             assert!(block::quantize(kind, &[0.0; 33]).is_err());
         }
         assert!(block::dequantize(kind, &[], &mut []).is_ok());
@@ -105,7 +131,10 @@ fn weights_that_a_format_can_not_hold_are_errors() {
             weights[40] = bad;
             // A NaN takes no part in the largest weight; in Q8_0 and Q4_1 it must not become an ordinary code.
             let result = block::quantize(kind, &weights);
-            assert!(matches!(result, Err(Error::Argument { .. })), "{kind} {bad}");
+            assert!(
+                matches!(result, Err(Error::Argument { .. })),
+                "{kind} {bad}"
+            );
         }
     }
     assert!(block::quantize(GgmlType::F16, &[65_520.0]).is_err());
@@ -119,14 +148,27 @@ fn products_are_those_of_the_dequantised_rows() {
             let bytes = row(kind, blocks, 91);
             let mut weights = vec![0.0; blocks * kind.block_len()];
             block::dequantize(kind, &bytes, &mut weights).unwrap();
-            let x: Vec<f32> = (0..weights.len()).map(|i| ((i * 29 % 23) as f32 - 11.0) * 0.3).collect();
-            let exact: f64 = weights.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
-            let size: f64 = weights.iter().zip(&x).map(|(&w, &x)| f64::from(w * x).abs()).sum();
+            let x: Vec<f32> = (0..weights.len())
+                .map(|i| ((i * 29 % 23) as f32 - 11.0) * 0.3)
+                .collect();
+            let exact: f64 = weights
+                .iter()
+                .zip(&x)
+                .map(|(&w, &x)| f64::from(w) * f64::from(x))
+                .sum();
+            let size: f64 = weights
+                .iter()
+                .zip(&x)
+                .map(|(&w, &x)| f64::from(w * x).abs())
+                .sum();
             // Q4_1 sums codes and minimums apart, which together are up to about three times the size of the weights; each of
             // the ⌈n/16⌉ + 16 steps rounds by 2^-24 of a partial sum.
             let tolerance = 3.0 * size * (weights.len() as f64 / 16.0 + 20.0) * 2_f64.powi(-24);
             let found = f64::from(block::dot(kind, &bytes, &x));
-            assert!((found - exact).abs() <= tolerance, "{kind} × {blocks}: {found} for {exact}");
+            assert!(
+                (found - exact).abs() <= tolerance,
+                "{kind} × {blocks}: {found} for {exact}"
+            );
         }
     }
 }
@@ -136,10 +178,20 @@ fn a_product_ends_with_the_shorter_of_its_arguments() {
     for kind in GgmlType::ALL {
         let bytes = row(kind, 3, 17);
         let x = vec![0.7; 3 * kind.block_len()];
-        let short = block::dot(kind, &bytes[..2 * kind.block_bytes()], &x[..2 * kind.block_len()]);
+        let short = block::dot(
+            kind,
+            &bytes[..2 * kind.block_bytes()],
+            &x[..2 * kind.block_len()],
+        );
         assert_eq!(block::dot(kind, &bytes, &x[..2 * kind.block_len()]), short);
-        assert_eq!(block::dot(kind, &bytes[..2 * kind.block_bytes()], &x), short);
-        assert_eq!(block::dot(kind, &bytes[..3 * kind.block_bytes() - 1], &x), short);
+        assert_eq!(
+            block::dot(kind, &bytes[..2 * kind.block_bytes()], &x),
+            short
+        );
+        assert_eq!(
+            block::dot(kind, &bytes[..3 * kind.block_bytes() - 1], &x),
+            short
+        );
     }
 }
 

@@ -6,7 +6,11 @@ use whittle_llama::cache::{CacheShape, PlainStore, Stored, TILE};
 use whittle_llama::{Error, KvStore, SequenceId, Span, Truncated, Visible};
 use whittle_tensor::Tensor;
 
-const SHAPE: CacheShape = CacheShape { layers: 2, kv_heads: 2, head_dim: 16 };
+const SHAPE: CacheShape = CacheShape {
+    layers: 2,
+    kv_heads: 2,
+    head_dim: 16,
+};
 
 /// Numbers in -2..2 that depend on all arguments, so that no two rows look alike.
 fn noise(seed: usize, len: usize) -> Vec<f32> {
@@ -25,21 +29,37 @@ fn noise(seed: usize, len: usize) -> Vec<f32> {
 }
 
 fn tensor(values: &[f32], heads: usize, head_dim: usize) -> Tensor {
-    Tensor::from_vec(values.to_vec(), &[values.len() / (heads * head_dim), heads, head_dim]).unwrap()
+    Tensor::from_vec(
+        values.to_vec(),
+        &[values.len() / (heads * head_dim), heads, head_dim],
+    )
+    .unwrap()
 }
 
 /// One row of keys, or of values, of one token in one layer.
 fn row(shape: CacheShape, token: usize, layer: usize, what: usize) -> Vec<f32> {
-    noise(token * 64 + layer * 2 + what, shape.kv_heads * shape.head_dim)
+    noise(
+        token * 64 + layer * 2 + what,
+        shape.kv_heads * shape.head_dim,
+    )
 }
 
 /// Appends tokens, known by number, to all layers.
 fn append(store: &mut dyn KvStore, shape: CacheShape, batch: &[(SequenceId, &[usize])]) {
-    let spans: Vec<Span> =
-        batch.iter().map(|&(sequence, tokens)| Span { sequence, tokens: tokens.len() }).collect();
+    let spans: Vec<Span> = batch
+        .iter()
+        .map(|&(sequence, tokens)| Span {
+            sequence,
+            tokens: tokens.len(),
+        })
+        .collect();
     for layer in 0..shape.layers {
         let rows = |what| -> Vec<f32> {
-            batch.iter().flat_map(|batch| batch.1).flat_map(|&token| row(shape, token, layer, what)).collect()
+            batch
+                .iter()
+                .flat_map(|batch| batch.1)
+                .flat_map(|&token| row(shape, token, layer, what))
+                .collect()
         };
         let k = tensor(&rows(0), shape.kv_heads, shape.head_dim);
         let v = tensor(&rows(1), shape.kv_heads, shape.head_dim);
@@ -48,13 +68,24 @@ fn append(store: &mut dyn KvStore, shape: CacheShape, batch: &[(SequenceId, &[us
 }
 
 /// Attention of query row `q` `[heads, head_dim]` over tokens known by number, in f64, with values rounded as `T` does.
-fn oracle<T: Stored>(shape: CacheShape, layer: usize, tokens: &[usize], q: &[f32], scale: f32) -> Vec<f64> {
-    let CacheShape { kv_heads, head_dim, .. } = shape;
+fn oracle<T: Stored>(
+    shape: CacheShape,
+    layer: usize,
+    tokens: &[usize],
+    q: &[f32],
+    scale: f32,
+) -> Vec<f64> {
+    let CacheShape {
+        kv_heads, head_dim, ..
+    } = shape;
     let group = q.len() / head_dim / kv_heads;
     let rounded = |token: usize, what: usize| -> Vec<f64> {
         let row = row(shape, token, layer, what);
         let mut scratch = vec![0.0; row.len()];
-        T::widen(&T::narrow(&row), &mut scratch).iter().map(|&x| f64::from(x)).collect()
+        T::widen(&T::narrow(&row), &mut scratch)
+            .iter()
+            .map(|&x| f64::from(x))
+            .collect()
     };
     let keys: Vec<_> = tokens.iter().map(|&token| rounded(token, 0)).collect();
     let values: Vec<_> = tokens.iter().map(|&token| rounded(token, 1)).collect();
@@ -64,12 +95,25 @@ fn oracle<T: Stored>(shape: CacheShape, layer: usize, tokens: &[usize], q: &[f32
             let at = head / group * head_dim;
             let weights: Vec<f64> = keys
                 .iter()
-                .map(|k| q.iter().zip(&k[at..]).map(|(&q, k)| f64::from(q) * k).sum::<f64>() * f64::from(scale))
+                .map(|k| {
+                    q.iter()
+                        .zip(&k[at..])
+                        .map(|(&q, k)| f64::from(q) * k)
+                        .sum::<f64>()
+                        * f64::from(scale)
+                })
                 .map(f64::exp)
                 .collect();
             let sum: f64 = weights.iter().sum();
             (0..head_dim)
-                .map(|d| weights.iter().zip(&values).map(|(w, v)| w * v[at + d]).sum::<f64>() / sum)
+                .map(|d| {
+                    weights
+                        .iter()
+                        .zip(&values)
+                        .map(|(w, v)| w * v[at + d])
+                        .sum::<f64>()
+                        / sum
+                })
                 .collect::<Vec<_>>()
         })
         .collect()
@@ -86,35 +130,73 @@ fn attend(
     visible: Visible<'_>,
 ) -> Vec<f32> {
     let q = tensor(q, heads, head_dim);
-    let span = Span { sequence, tokens: q.shape()[0] };
-    store.attend(layer, &[span], &q, 0.25, visible).unwrap().into_vec().unwrap()
+    let span = Span {
+        sequence,
+        tokens: q.shape()[0],
+    };
+    store
+        .attend(layer, &[span], &q, 0.25, visible)
+        .unwrap()
+        .into_vec()
+        .unwrap()
 }
 
 fn assert_close(found: &[f32], expected: &[f64], context: &str) {
     assert_eq!(found.len(), expected.len(), "{context}");
     for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         // Scores are sums of up to 128 products below 4, values are below 2: a few hundred roundings of 2^-24 each.
-        assert!((f64::from(found) - expected).abs() < 3e-5, "{context}: element {i} is {found}, not {expected}");
+        assert!(
+            (f64::from(found) - expected).abs() < 3e-5,
+            "{context}: element {i} is {found}, not {expected}"
+        );
     }
 }
 
 fn equals_the_oracle<T: Stored>() {
     for (kv_heads, group, head_dim) in [(1, 1, 2), (2, 3, 16), (1, 4, 80), (3, 3, 64)] {
-        let shape = CacheShape { layers: 1, kv_heads, head_dim };
+        let shape = CacheShape {
+            layers: 1,
+            kv_heads,
+            head_dim,
+        };
         let heads = kv_heads * group;
-        for (before, queries) in
-            [(0, 1), (0, 31), (1, 32), (31, 2), (0, 33), (63, 65), (510, 3), (600, 1), (1030, 2)]
-        {
+        for (before, queries) in [
+            (0, 1),
+            (0, 31),
+            (1, 32),
+            (31, 2),
+            (0, 33),
+            (63, 65),
+            (510, 3),
+            (600, 1),
+            (1030, 2),
+        ] {
             let tokens: Vec<usize> = (0..before + queries).collect();
             let mut store = PlainStore::<T>::new(shape).unwrap();
             let sequence = store.sequence().unwrap();
             append(&mut store, shape, &[(sequence, &tokens)]);
             let q = noise(7, queries * heads * head_dim);
-            let out = attend(&mut store, 0, sequence, &q, heads, head_dim, Visible::Causal);
+            let out = attend(
+                &mut store,
+                0,
+                sequence,
+                &q,
+                heads,
+                head_dim,
+                Visible::Causal,
+            );
             let row_len = heads * head_dim;
-            for (i, (q, out)) in q.chunks_exact(row_len).zip(out.chunks_exact(row_len)).enumerate() {
+            for (i, (q, out)) in q
+                .chunks_exact(row_len)
+                .zip(out.chunks_exact(row_len))
+                .enumerate()
+            {
                 let expected = oracle::<T>(shape, 0, &tokens[..=before + i], q, 0.25);
-                assert_close(out, &expected, &format!("{kv_heads}x{group}x{head_dim}, {before} + row {i}"));
+                assert_close(
+                    out,
+                    &expected,
+                    &format!("{kv_heads}x{group}x{head_dim}, {before} + row {i}"),
+                );
             }
         }
     }
@@ -135,12 +217,22 @@ fn rows_come_out_the_same_to_the_bit_in_any_chunks_batch_and_number_of_threads()
     let heads = 4;
     let lengths = [700, 1, 65];
     let row_len = heads * SHAPE.head_dim;
-    let tokens: Vec<Vec<usize>> =
-        lengths.iter().enumerate().map(|(i, &len)| (i * 1000..i * 1000 + len).collect()).collect();
-    let queries: Vec<Vec<f32>> = lengths.iter().enumerate().map(|(i, len)| noise(i, len * row_len)).collect();
+    let tokens: Vec<Vec<usize>> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, &len)| (i * 1000..i * 1000 + len).collect())
+        .collect();
+    let queries: Vec<Vec<f32>> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, len)| noise(i, len * row_len))
+        .collect();
 
     // Each sequence alone, a token at a time, on one thread.
-    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let one = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
     let expected: Vec<Vec<f32>> = one.install(|| {
         let mut store = PlainStore::<f16>::new(SHAPE).unwrap();
         let alone = |(tokens, q): (&Vec<usize>, &Vec<f32>)| {
@@ -148,7 +240,15 @@ fn rows_come_out_the_same_to_the_bit_in_any_chunks_batch_and_number_of_threads()
             let rows = tokens.iter().zip(q.chunks_exact(row_len));
             rows.flat_map(|(&token, q)| {
                 append(&mut store, SHAPE, &[(sequence, &[token])]);
-                attend(&mut store, 1, sequence, q, heads, SHAPE.head_dim, Visible::Causal)
+                attend(
+                    &mut store,
+                    1,
+                    sequence,
+                    q,
+                    heads,
+                    SHAPE.head_dim,
+                    Visible::Causal,
+                )
             })
             .collect()
         };
@@ -156,16 +256,30 @@ fn rows_come_out_the_same_to_the_bit_in_any_chunks_batch_and_number_of_threads()
     });
 
     // All together, at once, on three threads.
-    let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let three = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
     let out: Vec<f32> = three.install(|| {
         let mut store = PlainStore::<f16>::new(SHAPE).unwrap();
-        let batch: Vec<(SequenceId, &[usize])> =
-            tokens.iter().map(|tokens| (store.sequence().unwrap(), &tokens[..])).collect();
+        let batch: Vec<(SequenceId, &[usize])> = tokens
+            .iter()
+            .map(|tokens| (store.sequence().unwrap(), &tokens[..]))
+            .collect();
         append(&mut store, SHAPE, &batch);
-        let spans: Vec<Span> =
-            batch.iter().map(|&(sequence, tokens)| Span { sequence, tokens: tokens.len() }).collect();
+        let spans: Vec<Span> = batch
+            .iter()
+            .map(|&(sequence, tokens)| Span {
+                sequence,
+                tokens: tokens.len(),
+            })
+            .collect();
         let q = tensor(&queries.concat(), heads, SHAPE.head_dim);
-        store.attend(1, &spans, &q, 0.25, Visible::Causal).unwrap().into_vec().unwrap()
+        store
+            .attend(1, &spans, &q, 0.25, Visible::Causal)
+            .unwrap()
+            .into_vec()
+            .unwrap()
     });
     assert!(out == expected.concat());
 }
@@ -182,12 +296,23 @@ fn a_tree_row_sees_the_prefix_its_ancestors_and_itself() {
         let mut store = PlainStore::<f32>::new(SHAPE).unwrap();
         let sequence = store.sequence().unwrap();
         let prefix: Vec<usize> = (100..100 + before).collect();
-        append(&mut store, SHAPE, &[(sequence, &prefix), ]);
+        append(&mut store, SHAPE, &[(sequence, &prefix)]);
         append(&mut store, SHAPE, &[(sequence, &[0, 1, 2, 3, 4, 5])]);
         let q = noise(3, parents.len() * row_len);
-        let out =
-            attend(&mut store, 1, sequence, &q, heads, SHAPE.head_dim, Visible::Tree(&parents));
-        for (i, (q, out)) in q.chunks_exact(row_len).zip(out.chunks_exact(row_len)).enumerate() {
+        let out = attend(
+            &mut store,
+            1,
+            sequence,
+            &q,
+            heads,
+            SHAPE.head_dim,
+            Visible::Tree(&parents),
+        );
+        for (i, (q, out)) in q
+            .chunks_exact(row_len)
+            .zip(out.chunks_exact(row_len))
+            .enumerate()
+        {
             let seen: Vec<usize> = prefix.iter().chain(paths[i]).copied().collect();
             let expected = oracle::<f32>(SHAPE, 1, &seen, q, 0.25);
             assert_close(out, &expected, &format!("row {i} after {before}"));
@@ -209,7 +334,17 @@ fn retain_leaves_what_the_accepted_rows_alone_would_have_left() {
     assert_eq!(store.len(tree).unwrap(), prefix.len() + 4);
     let q = noise(1, 2 * SHAPE.head_dim);
     let outs = [tree, fork].map(|sequence| {
-        [0, 1].map(|layer| attend(&mut store, layer, sequence, &q, 2, SHAPE.head_dim, Visible::Causal))
+        [0, 1].map(|layer| {
+            attend(
+                &mut store,
+                layer,
+                sequence,
+                &q,
+                2,
+                SHAPE.head_dim,
+                Visible::Causal,
+            )
+        })
     });
     assert_eq!(outs[0], outs[1]);
 }
@@ -218,11 +353,25 @@ fn retain_leaves_what_the_accepted_rows_alone_would_have_left() {
 #[derive(Clone, Debug)]
 enum Change {
     Start,
-    Append { sequence: usize, tokens: usize },
-    Fork { sequence: usize },
-    Truncate { sequence: usize, len: usize },
-    Retain { sequence: usize, from: usize, mask: u64 },
-    Free { sequence: usize },
+    Append {
+        sequence: usize,
+        tokens: usize,
+    },
+    Fork {
+        sequence: usize,
+    },
+    Truncate {
+        sequence: usize,
+        len: usize,
+    },
+    Retain {
+        sequence: usize,
+        from: usize,
+        mask: u64,
+    },
+    Free {
+        sequence: usize,
+    },
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -233,8 +382,11 @@ fn change() -> impl Strategy<Value = Change> {
         (n.clone(), 0..80usize).prop_map(|(sequence, tokens)| Change::Append { sequence, tokens }),
         n.clone().prop_map(|sequence| Change::Fork { sequence }),
         (n.clone(), n.clone()).prop_map(|(sequence, len)| Change::Truncate { sequence, len }),
-        (n.clone(), n.clone(), any::<u64>())
-            .prop_map(|(sequence, from, mask)| Change::Retain { sequence, from, mask }),
+        (n.clone(), n.clone(), any::<u64>()).prop_map(|(sequence, from, mask)| Change::Retain {
+            sequence,
+            from,
+            mask
+        }),
         n.prop_map(|sequence| Change::Free { sequence }),
     ]
 }
@@ -308,7 +460,8 @@ proptest! {
 
 #[test]
 fn bytes_count_each_page_once_and_grow_by_whole_pages() {
-    let page = SHAPE.kv_heads * 2 * TILE * SHAPE.head_dim * size_of::<f16>() + 2 * size_of::<usize>();
+    let page =
+        SHAPE.kv_heads * 2 * TILE * SHAPE.head_dim * size_of::<f16>() + 2 * size_of::<usize>();
     let mut store = PlainStore::<f16>::new(SHAPE).unwrap();
     let sequence = store.sequence().unwrap();
     assert_eq!(store.bytes(), 0);
@@ -335,7 +488,16 @@ fn a_value_that_does_not_fit_is_named_and_leaves_the_store_as_it_was() {
     let mut store = PlainStore::<f16>::new(SHAPE).unwrap();
     let first = store.sequence().unwrap();
     let second = store.sequence().unwrap();
-    let spans = [Span { sequence: first, tokens: 2 }, Span { sequence: second, tokens: 3 }];
+    let spans = [
+        Span {
+            sequence: first,
+            tokens: 2,
+        },
+        Span {
+            sequence: second,
+            tokens: 3,
+        },
+    ];
     let good = tensor(&noise(0, 5 * row_len), SHAPE.kv_heads, SHAPE.head_dim);
     for found in [f32::NAN, f32::INFINITY, -65505.0, 65519.0] {
         let mut bad = noise(0, 5 * row_len);
@@ -343,8 +505,20 @@ fn a_value_that_does_not_fit_is_named_and_leaves_the_store_as_it_was() {
         let bad = tensor(&bad, SHAPE.kv_heads, SHAPE.head_dim);
         for (argument, k, v) in [("k", &bad, &good), ("v", &good, &bad)] {
             match store.append(1, &spans, k, v) {
-                Err(Error::Value { argument: name, layer: 1, sequence, row: 1, head: 1, channel: 5, found: x, .. }) => {
-                    assert_eq!((name, sequence, x.to_bits()), (argument, second, found.to_bits()));
+                Err(Error::Value {
+                    argument: name,
+                    layer: 1,
+                    sequence,
+                    row: 1,
+                    head: 1,
+                    channel: 5,
+                    found: x,
+                    ..
+                }) => {
+                    assert_eq!(
+                        (name, sequence, x.to_bits()),
+                        (argument, second, found.to_bits())
+                    );
                 }
                 other => panic!("{argument} with {found}: {other:?}"),
             }
@@ -354,16 +528,25 @@ fn a_value_that_does_not_fit_is_named_and_leaves_the_store_as_it_was() {
     // What f16 refuses for its size, f32 takes.
     let mut store = PlainStore::<f32>::new(SHAPE).unwrap();
     let sequence = store.sequence().unwrap();
-    let span = [Span { sequence, tokens: 1 }];
+    let span = [Span {
+        sequence,
+        tokens: 1,
+    }];
     let large = tensor(&vec![1e30; row_len], SHAPE.kv_heads, SHAPE.head_dim);
     store.append(0, &span, &large, &large).unwrap();
     let nan = tensor(&vec![f32::NAN; row_len], SHAPE.kv_heads, SHAPE.head_dim);
-    assert!(matches!(store.append(0, &span, &nan, &nan), Err(Error::Value { .. })));
+    assert!(matches!(
+        store.append(0, &span, &nan, &nan),
+        Err(Error::Value { .. })
+    ));
 }
 
 #[test]
 fn bad_arguments_are_errors() {
-    let zero = CacheShape { kv_heads: 0, ..SHAPE };
+    let zero = CacheShape {
+        kv_heads: 0,
+        ..SHAPE
+    };
     assert!(PlainStore::<f32>::new(zero).is_err());
     let row_len = SHAPE.kv_heads * SHAPE.head_dim;
     let mut store = PlainStore::<f32>::new(SHAPE).unwrap();
@@ -386,16 +569,50 @@ fn bad_arguments_are_errors() {
         store.append(0, &[span(1)], &two, &two).err(),
         store.append(0, &[span(2)], &two, &one).err(),
         store.append(0, &[span(1), span(1)], &two, &two).err(),
-        store.append(0, &[Span { sequence: stranger, tokens: 2 }], &two, &two).err(),
-        store.append(0, &[span(2)], &two.reshape(&[2, 1, row_len]).unwrap(), &two).err(),
+        store
+            .append(
+                0,
+                &[Span {
+                    sequence: stranger,
+                    tokens: 2,
+                }],
+                &two,
+                &two,
+            )
+            .err(),
+        store
+            .append(0, &[span(2)], &two.reshape(&[2, 1, row_len]).unwrap(), &two)
+            .err(),
         store.attend(2, &[span(2)], &two, 1.0, causal).err(),
         store.attend(0, &[span(1)], &two, 1.0, causal).err(),
         store.attend(0, &[span(3)], &rows(3), 1.0, causal).err(),
-        store.attend(0, &[span(2)], &two.reshape(&[2, 1, row_len]).unwrap(), 1.0, causal).err(),
-        store.attend(0, &[span(2)], &two.reshape(&[4, 1, SHAPE.head_dim]).unwrap(), 1.0, causal).err(),
-        store.attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[None])).err(),
-        store.attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[Some(1), None])).err(),
-        store.attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[Some(0), None])).err(),
+        store
+            .attend(
+                0,
+                &[span(2)],
+                &two.reshape(&[2, 1, row_len]).unwrap(),
+                1.0,
+                causal,
+            )
+            .err(),
+        store
+            .attend(
+                0,
+                &[span(2)],
+                &two.reshape(&[4, 1, SHAPE.head_dim]).unwrap(),
+                1.0,
+                causal,
+            )
+            .err(),
+        store
+            .attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[None]))
+            .err(),
+        store
+            .attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[Some(1), None]))
+            .err(),
+        store
+            .attend(0, &[span(2)], &two, 1.0, Visible::Tree(&[Some(0), None]))
+            .err(),
         store.truncate(sequence, 3).err(),
         store.retain(sequence, 0, &[1, 0]).err(),
         store.retain(sequence, 1, &[1]).err(),
@@ -407,7 +624,10 @@ fn bad_arguments_are_errors() {
         store.free(stranger).err(),
     ];
     for (i, error) in refused.into_iter().enumerate() {
-        assert!(matches!(error, Some(Error::Argument { .. })), "call {i}: {error:?}");
+        assert!(
+            matches!(error, Some(Error::Argument { .. })),
+            "call {i}: {error:?}"
+        );
     }
     assert_eq!(store.len(sequence).unwrap(), 2);
 }

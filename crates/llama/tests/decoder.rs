@@ -35,7 +35,9 @@ fn store(decoder: &Decoder) -> PlainStore<f32> {
 }
 
 fn text(decoder: &Decoder, len: usize, seed: usize) -> Vec<u32> {
-    (0..len).map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % decoder.config.vocab) as u32).collect()
+    (0..len)
+        .map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % decoder.config.vocab) as u32)
+        .collect()
 }
 
 /// Hidden rows of one sequence that is appended in chunks.
@@ -53,15 +55,26 @@ fn append(
     chunk: usize,
 ) -> Vec<f32> {
     let rows = |part: &[u32]| {
-        let span = Span { sequence, tokens: part.len() };
-        decoder.forward(store, &[span], part, Visible::Causal).unwrap().into_vec::<f32>().unwrap()
+        let span = Span {
+            sequence,
+            tokens: part.len(),
+        };
+        decoder
+            .forward(store, &[span], part, Visible::Causal)
+            .unwrap()
+            .into_vec::<f32>()
+            .unwrap()
     };
     tokens.chunks(chunk).flat_map(rows).collect()
 }
 
 fn assert_close(a: &[f32], b: &[f32], tolerance: f32, context: &str) {
     assert_eq!(a.len(), b.len(), "{context}");
-    let worst = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = a
+        .iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(worst <= tolerance, "{context}: differs by {worst}");
     assert!(a.iter().any(|x| x.abs() > 0.1), "{context}: all zero");
 }
@@ -72,7 +85,12 @@ fn chunks_of_any_size_give_the_hidden_rows_of_one_token_at_a_time() {
     let tokens = text(&decoder, 67, 1);
     let single = hidden(&decoder, &tokens, 1);
     for chunk in [2, 5, 33, 67] {
-        assert_close(&hidden(&decoder, &tokens, chunk), &single, CLOSE, &format!("chunks of {chunk}"));
+        assert_close(
+            &hidden(&decoder, &tokens, chunk),
+            &single,
+            CLOSE,
+            &format!("chunks of {chunk}"),
+        );
     }
 }
 
@@ -80,21 +98,31 @@ fn chunks_of_any_size_give_the_hidden_rows_of_one_token_at_a_time() {
 fn a_ragged_batch_gives_each_sequence_what_it_gets_alone() {
     let decoder = decoder();
     let width = decoder.config.width;
-    let texts: Vec<Vec<u32>> =
-        [1, 40, 0, 9].iter().enumerate().map(|(i, &len)| text(&decoder, len, i)).collect();
+    let texts: Vec<Vec<u32>> = [1, 40, 0, 9]
+        .iter()
+        .enumerate()
+        .map(|(i, &len)| text(&decoder, len, i))
+        .collect();
     let mut store = store(&decoder);
     // Two rounds, so that the second starts at different lengths.
     let sequences: Vec<SequenceId> = texts.iter().map(|_| store.sequence().unwrap()).collect();
     let mut rows = vec![vec![]; texts.len()];
     for round in 0..2 {
-        let parts: Vec<&[u32]> =
-            texts.iter().map(|text| [&text[..text.len() / 3], &text[text.len() / 3..]][round]).collect();
+        let parts: Vec<&[u32]> = texts
+            .iter()
+            .map(|text| [&text[..text.len() / 3], &text[text.len() / 3..]][round])
+            .collect();
         let spans: Vec<Span> = sequences
             .iter()
             .zip(&parts)
-            .map(|(&sequence, part)| Span { sequence, tokens: part.len() })
+            .map(|(&sequence, part)| Span {
+                sequence,
+                tokens: part.len(),
+            })
             .collect();
-        let out = decoder.forward(&mut store, &spans, &parts.concat(), Visible::Causal).unwrap();
+        let out = decoder
+            .forward(&mut store, &spans, &parts.concat(), Visible::Causal)
+            .unwrap();
         let mut out = &out.into_vec::<f32>().unwrap()[..];
         for (rows, part) in rows.iter_mut().zip(&parts) {
             let (mine, rest) = out.split_at(part.len() * width);
@@ -102,8 +130,18 @@ fn a_ragged_batch_gives_each_sequence_what_it_gets_alone() {
             out = rest;
         }
     }
-    for (i, (rows, text)) in rows.iter().zip(&texts).enumerate().filter(|(_, (rows, _))| !rows.is_empty()) {
-        assert_close(rows, &hidden(&decoder, text, 1), CLOSE, &format!("sequence {i}"));
+    for (i, (rows, text)) in rows
+        .iter()
+        .zip(&texts)
+        .enumerate()
+        .filter(|(_, (rows, _))| !rows.is_empty())
+    {
+        assert_close(
+            rows,
+            &hidden(&decoder, text, 1),
+            CLOSE,
+            &format!("sequence {i}"),
+        );
     }
 }
 
@@ -120,14 +158,24 @@ fn each_path_of_a_tree_gets_the_hidden_rows_of_a_sequence_of_its_own() {
     let root = store.sequence().unwrap();
     append(&decoder, &mut store, root, &prefix, 64);
     let forks: Vec<SequenceId> = paths.iter().map(|_| store.fork(root).unwrap()).collect();
-    let span = Span { sequence: root, tokens: tree.len() };
-    let out = decoder.forward(&mut store, &[span], &tree, Visible::Tree(&parents)).unwrap();
+    let span = Span {
+        sequence: root,
+        tokens: tree.len(),
+    };
+    let out = decoder
+        .forward(&mut store, &[span], &tree, Visible::Tree(&parents))
+        .unwrap();
     let out = out.as_slice::<f32>().unwrap();
     for (i, (path, &fork)) in paths.iter().zip(&forks).enumerate() {
         let tokens: Vec<u32> = path.iter().map(|&row| tree[row]).collect();
         let alone = append(&decoder, &mut store, fork, &tokens, 64);
         let last = &alone[alone.len() - width..];
-        assert_close(&out[i * width..(i + 1) * width], last, CLOSE, &format!("path {path:?}"));
+        assert_close(
+            &out[i * width..(i + 1) * width],
+            last,
+            CLOSE,
+            &format!("path {path:?}"),
+        );
     }
 
     // The accepted path goes on as the sequence of its own does.
@@ -160,7 +208,8 @@ fn forks_and_truncated_sequences_go_on_as_if_nothing_else_had_come() {
 #[test]
 fn weights_left_in_their_blocks_give_the_logits_of_widened_ones() {
     for kinds in [Kinds::F32, Kinds::Mixed] {
-        let gguf = Gguf::from_bytes("tiny.gguf", tiny::writer(7, kinds).to_bytes().unwrap()).unwrap();
+        let gguf =
+            Gguf::from_bytes("tiny.gguf", tiny::writer(7, kinds).to_bytes().unwrap()).unwrap();
         let [blocks, dense] = [Weights::Blocks, Weights::F32].map(|weights| {
             let decoder = Decoder::load(&gguf, weights).unwrap();
             // Chunks on both sides of the limit between dot products and dequantised panels.
@@ -187,7 +236,10 @@ fn an_f16_cache_changes_hidden_rows_by_its_rounding_only() {
     // f16 keeps 11 bits; 2^-11 of rows near 1 passes through two layers.
     assert_close(&rows, &exact, 1e-2, "f16 cache");
     assert!(rows != exact, "the cache rounds");
-    assert!(store_bytes(&decoder, &tokens) > half.bytes(), "and takes less memory");
+    assert!(
+        store_bytes(&decoder, &tokens) > half.bytes(),
+        "and takes less memory"
+    );
 }
 
 fn store_bytes(decoder: &Decoder, tokens: &[u32]) -> usize {
@@ -206,8 +258,16 @@ fn the_other_pairing_is_another_model() {
     decoder.config.pairing = Pairing::HalfSplit;
     let half_split = hidden(&decoder, &tokens, 20);
     let width = decoder.config.width;
-    assert_close(&half_split[..width], &interleaved[..width], 0.0, "position 0, which isn't turned");
-    let differs = half_split.iter().zip(&interleaved).any(|(a, b)| (a - b).abs() > 100.0 * CLOSE);
+    assert_close(
+        &half_split[..width],
+        &interleaved[..width],
+        0.0,
+        "position 0, which isn't turned",
+    );
+    let differs = half_split
+        .iter()
+        .zip(&interleaved)
+        .any(|(a, b)| (a - b).abs() > 100.0 * CLOSE);
     assert!(differs, "later positions");
 }
 
@@ -260,7 +320,13 @@ fn a_project_put_in_place_of_the_default_computes_every_linear_of_the_blocks() {
     let folded = hidden(&folded.decoder(), &tokens, 12);
     let adapted = hidden(&decoder.clone().with_project(low_rank(1)), &tokens, 12);
     assert_close(&adapted, &folded, CLOSE, "adapter and folded weights");
-    assert!(adapted.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 10.0 * CLOSE), "the adapter has an effect");
+    assert!(
+        adapted
+            .iter()
+            .zip(&plain)
+            .any(|(a, b)| (a - b).abs() > 10.0 * CLOSE),
+        "the adapter has an effect"
+    );
     assert_eq!(decoder.matrix(name).unwrap().rows(), query);
 }
 
@@ -270,7 +336,11 @@ struct Skip(usize);
 impl Mlp for Skip {
     fn feed_forward(&self, block: &FeedForward<'_>) -> Result<Tensor> {
         let out = block.dense()?;
-        if block.layer == self.0 { Ok(out.mul_scalar(0.0)?) } else { Ok(out) }
+        if block.layer == self.0 {
+            Ok(out.mul_scalar(0.0)?)
+        } else {
+            Ok(out)
+        }
     }
 }
 
@@ -285,7 +355,13 @@ fn an_mlp_put_in_place_of_the_default_computes_every_feed_forward_block() {
     cut.weights("blk.0.ffn_down.weight").fill(0.0);
     let cut = hidden(&cut.decoder(), &tokens, 12);
     assert_close(&skipped, &cut, CLOSE, "skipped block and zeroed weights");
-    assert!(skipped.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 10.0 * CLOSE), "the block has an effect");
+    assert!(
+        skipped
+            .iter()
+            .zip(&plain)
+            .any(|(a, b)| (a - b).abs() > 10.0 * CLOSE),
+        "the block has an effect"
+    );
 }
 
 /// Gives too few outputs in one group of the last layer, when the layers before have taken their rows.
@@ -308,16 +384,35 @@ fn a_failed_step_leaves_the_sequences_as_they_were() {
     let mut store = store(&decoder);
     let sequence = store.sequence().unwrap();
     append(&decoder, &mut store, sequence, &tokens[..10], 10);
-    let span = Span { sequence, tokens: 2 };
+    let span = Span {
+        sequence,
+        tokens: 2,
+    };
     for layer in 0..decoder.config.layers {
         let failing = decoder.clone().with_project(Short(layer));
-        let error = failing.forward(&mut store, &[span], &tokens[..2], Visible::Causal).err();
-        assert!(matches!(error, Some(Error::Argument { operation: "Project::project", .. })), "{error:?}");
+        let error = failing
+            .forward(&mut store, &[span], &tokens[..2], Visible::Causal)
+            .err();
+        assert!(
+            matches!(
+                error,
+                Some(Error::Argument {
+                    operation: "Project::project",
+                    ..
+                })
+            ),
+            "{error:?}"
+        );
         assert_eq!(store.len(sequence).unwrap(), 10);
     }
     let rest = append(&decoder, &mut store, sequence, &tokens[10..], 10);
     let expected = hidden(&decoder, &tokens, 20);
-    assert_close(&rest, &expected[10 * decoder.config.width..], CLOSE, "after the failures");
+    assert_close(
+        &rest,
+        &expected[10 * decoder.config.width..],
+        CLOSE,
+        "after the failures",
+    );
 }
 
 #[test]
@@ -330,14 +425,26 @@ fn wrong_arguments_of_forward_are_errors() {
     let mut forward = |spans: &[Span], tokens: &[u32], visible: Visible<'_>| {
         decoder.forward(&mut store, spans, tokens, visible).err()
     };
-    assert!(matches!(forward(&[span(2)], &[1], Visible::Causal), Some(Error::Argument { .. })));
-    assert!(matches!(forward(&[span(1)], &[vocab], Visible::Causal), Some(Error::Argument { .. })));
-    assert!(matches!(forward(&[span(2)], &[1, 1], Visible::Tree(&[None])), Some(Error::Argument { .. })));
+    assert!(matches!(
+        forward(&[span(2)], &[1], Visible::Causal),
+        Some(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        forward(&[span(1)], &[vocab], Visible::Causal),
+        Some(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        forward(&[span(2)], &[1, 1], Visible::Tree(&[None])),
+        Some(Error::Argument { .. })
+    ));
     assert!(matches!(
         forward(&[span(2)], &[1, 1], Visible::Tree(&[None, Some(1)])),
         Some(Error::Argument { .. })
     ));
-    let stranger = Span { sequence: SequenceId(99), tokens: 1 };
+    let stranger = Span {
+        sequence: SequenceId(99),
+        tokens: 1,
+    };
     assert!(forward(&[stranger], &[1], Visible::Causal).is_some());
     assert!(matches!(
         forward(&[span(context + 1)], &vec![1; context + 1], Visible::Causal),
@@ -345,19 +452,32 @@ fn wrong_arguments_of_forward_are_errors() {
     ));
     assert!(matches!(
         decoder.prefill(&mut store, sequence, &[], 8, &mut |_| ()),
-        Err(Error::Argument { argument: "tokens", .. })
+        Err(Error::Argument {
+            argument: "tokens",
+            ..
+        })
     ));
     assert!(matches!(
         decoder.prefill(&mut store, sequence, &[1], 0, &mut |_| ()),
-        Err(Error::Argument { argument: "chunk", .. })
+        Err(Error::Argument {
+            argument: "chunk",
+            ..
+        })
     ));
-    assert!(matches!(decoder.matrix("blk.0.attn_x.weight"), Err(Error::Argument { .. })));
+    assert!(matches!(
+        decoder.matrix("blk.0.attn_x.weight"),
+        Err(Error::Argument { .. })
+    ));
     assert_eq!(store.len(sequence).unwrap(), 0);
     // A tree as wide as it likes fits where its depth does.
     let filled = text(&decoder, context - 1, 0);
     append(&decoder, &mut store, sequence, &filled, 256);
     let wide = Visible::Tree(&[None, None, None]);
-    assert!(decoder.forward(&mut store, &[span(3)], &[1, 2, 3], wide).is_ok());
+    assert!(
+        decoder
+            .forward(&mut store, &[span(3)], &[1, 2, 3], wide)
+            .is_ok()
+    );
 }
 
 #[test]
@@ -367,18 +487,28 @@ fn prefill_reports_progress_and_returns_the_last_row() {
     let mut store = store(&decoder);
     let sequence = store.sequence().unwrap();
     let mut done = vec![];
-    let last = decoder.prefill(&mut store, sequence, &tokens, 10, &mut |tokens| done.push(tokens)).unwrap();
+    let last = decoder
+        .prefill(&mut store, sequence, &tokens, 10, &mut |tokens| {
+            done.push(tokens)
+        })
+        .unwrap();
     assert_eq!(done, [10, 20, 23]);
     let rows = hidden(&decoder, &tokens, 1);
     let width = decoder.config.width;
-    assert_close(last.as_slice().unwrap(), &rows[22 * width..], CLOSE, "last row");
+    assert_close(
+        last.as_slice().unwrap(),
+        &rows[22 * width..],
+        CLOSE,
+        "last row",
+    );
 }
 
 #[test]
 fn scores_are_the_log_softmax_of_the_logits_before_each_token() {
     let decoder = decoder();
     let tokens = text(&decoder, 150, 1);
-    let rows = Tensor::from_vec(hidden(&decoder, &tokens, 1), &[150, decoder.config.width]).unwrap();
+    let rows =
+        Tensor::from_vec(hidden(&decoder, &tokens, 1), &[150, decoder.config.width]).unwrap();
     let logits = decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap();
     let expected: Vec<f64> = logits
         .chunks_exact(decoder.config.vocab)
@@ -392,17 +522,32 @@ fn scores_are_the_log_softmax_of_the_logits_before_each_token() {
         let mut store = store(&decoder);
         let sequence = store.sequence().unwrap();
         let mut done = 0;
-        let scores = score(&decoder, &mut store, sequence, &tokens, chunk, &mut |tokens| done = tokens).unwrap();
+        let scores = score(
+            &decoder,
+            &mut store,
+            sequence,
+            &tokens,
+            chunk,
+            &mut |tokens| done = tokens,
+        )
+        .unwrap();
         assert_eq!((scores.len(), done), (149, 150));
         for (i, (score, expected)) in scores.iter().zip(&expected).enumerate() {
-            assert!((f64::from(*score) - expected).abs() < 1e-3, "chunk {chunk}, token {i}: {score}, not {expected}");
+            assert!(
+                (f64::from(*score) - expected).abs() < 1e-3,
+                "chunk {chunk}, token {i}: {score}, not {expected}"
+            );
         }
     }
     let mut store = store(&decoder);
     let found = perplexity(&decoder, &mut store, &tokens, 50, &mut |_| ()).unwrap();
     assert_eq!(found.chunks.len(), 3);
     let first = -expected[..49].iter().sum::<f64>() / 49.0;
-    assert!((found.chunks[0] - first).abs() < 1e-4, "{} is not {first}", found.chunks[0]);
+    assert!(
+        (found.chunks[0] - first).abs() < 1e-4,
+        "{} is not {first}",
+        found.chunks[0]
+    );
     let mean = found.chunks.iter().sum::<f64>() / 3.0;
     assert!((found.mean().ln() - mean).abs() < 1e-12);
     assert_eq!(store.bytes(), 0, "each chunk's sequence is freed");
@@ -419,10 +564,18 @@ fn generated_texts_repeat_with_their_seed_and_only_with_it() {
         let mut store = store(&decoder);
         let sequence = store.sequence().unwrap();
         let mut seen = vec![];
-        let tokens = generate(&decoder, &mut store, sequence, &prompt, max_new, sampler, &mut |token| {
-            seen.push(token);
-            ControlFlow::Continue(())
-        })
+        let tokens = generate(
+            &decoder,
+            &mut store,
+            sequence,
+            &prompt,
+            max_new,
+            sampler,
+            &mut |token| {
+                seen.push(token);
+                ControlFlow::Continue(())
+            },
+        )
         .unwrap();
         assert_eq!(tokens, seen, "every token is handed on");
         tokens
@@ -430,19 +583,33 @@ fn generated_texts_repeat_with_their_seed_and_only_with_it() {
     let sampler = |seed| Sampler::new(1.5, Some(40), Some(0.95), seed).unwrap();
     let text = write(&sampler(1), 24);
     assert_eq!(text, write(&sampler(1), 24));
-    assert_eq!(text[..7], write(&sampler(1), 7), "a shorter text is the start of the longer one");
+    assert_eq!(
+        text[..7],
+        write(&sampler(1), 7),
+        "a shorter text is the start of the longer one"
+    );
     assert_ne!(text, write(&sampler(2), 24));
     assert!(write(&sampler(1), 0).is_empty());
 
     // Greedy tokens are the largest logits of one pass over the whole text.
     let greedy = write(&Sampler::greedy(), 10);
-    assert_eq!(greedy, write(&Sampler::new(0.0, None, None, 3).unwrap(), 10));
+    assert_eq!(
+        greedy,
+        write(&Sampler::new(0.0, None, None, 3).unwrap(), 10)
+    );
     let whole = [&prompt[..], &greedy].concat();
     let rows = hidden(&decoder, &whole, whole.len());
     let rows = Tensor::from_vec(rows, &[whole.len(), decoder.config.width]).unwrap();
     let logits = decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap();
-    let largest = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap() as u32;
-    let best: Vec<u32> = logits.chunks_exact(decoder.config.vocab).map(largest).collect();
+    let largest = |row: &[f32]| {
+        (0..row.len())
+            .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+            .unwrap() as u32
+    };
+    let best: Vec<u32> = logits
+        .chunks_exact(decoder.config.vocab)
+        .map(largest)
+        .collect();
     assert_eq!(greedy, best[prompt.len() - 1..whole.len() - 1]);
 }
 
@@ -453,7 +620,16 @@ fn generation_stops_before_the_end_token_and_when_it_is_told_to() {
     let write = |decoder: &Decoder, on_token: &mut dyn FnMut(u32) -> ControlFlow<()>| {
         let mut store = store(decoder);
         let sequence = store.sequence().unwrap();
-        let tokens = generate(decoder, &mut store, sequence, &prompt, 8, &Sampler::greedy(), on_token).unwrap();
+        let tokens = generate(
+            decoder,
+            &mut store,
+            sequence,
+            &prompt,
+            8,
+            &Sampler::greedy(),
+            on_token,
+        )
+        .unwrap();
         (tokens, store.len(sequence).unwrap())
     };
     decoder.config.eos = None;
@@ -462,7 +638,11 @@ fn generation_stops_before_the_end_token_and_when_it_is_told_to() {
     let (told, len) = write(&decoder, &mut |_| ControlFlow::Break(()));
     assert_eq!((told.as_slice(), len), (&free[..1], prompt.len()));
     decoder.config.eos = Some(free[0]);
-    assert!(write(&decoder, &mut |_| ControlFlow::Continue(())).0.is_empty());
+    assert!(
+        write(&decoder, &mut |_| ControlFlow::Continue(()))
+            .0
+            .is_empty()
+    );
 }
 
 /// The tiny model taken apart, to be changed and put together again.
@@ -473,30 +653,46 @@ struct Parts {
 
 fn parts() -> Parts {
     let gguf = gguf();
-    let metadata = gguf.entries().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+    let metadata = gguf
+        .entries()
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect();
     let weights = |name: &str| gguf.tensor(name).unwrap().dequantize().unwrap();
-    let tensors =
-        gguf.tensors().map(|info| (info.name.clone(), info.shape.clone(), weights(&info.name))).collect();
+    let tensors = gguf
+        .tensors()
+        .map(|info| (info.name.clone(), info.shape.clone(), weights(&info.name)))
+        .collect();
     Parts { metadata, tensors }
 }
 
 impl Parts {
     fn set(mut self, key: &str, value: Option<Value>) -> Self {
         self.metadata.retain(|entry| entry.0 != key);
-        self.metadata.extend(value.map(|value| (key.to_owned(), value)));
+        self.metadata
+            .extend(value.map(|value| (key.to_owned(), value)));
         self
     }
 
     fn weights(&mut self, name: &str) -> &mut Vec<f32> {
-        &mut self.tensors.iter_mut().find(|tensor| tensor.0 == name).unwrap().2
+        &mut self
+            .tensors
+            .iter_mut()
+            .find(|tensor| tensor.0 == name)
+            .unwrap()
+            .2
     }
 
     fn gguf(self) -> Gguf {
-        let writer = self.metadata.into_iter().fold(Writer::new(), |w, (key, value)| w.metadata(key, value));
+        let writer = self
+            .metadata
+            .into_iter()
+            .fold(Writer::new(), |w, (key, value)| w.metadata(key, value));
         let writer = self
             .tensors
             .into_iter()
-            .fold(writer, |w, (name, shape, weights)| w.tensor(name, GgmlType::F32, &shape, weights));
+            .fold(writer, |w, (name, shape, weights)| {
+                w.tensor(name, GgmlType::F32, &shape, weights)
+            });
         Gguf::from_bytes("parts.gguf", writer.to_bytes().unwrap()).unwrap()
     }
 
@@ -521,8 +717,14 @@ fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
         ("llama.attention.head_count", Some((width - 2).into())),
         ("llama.attention.head_count_kv", Some(0u32.into())),
         ("llama.attention.head_count_kv", Some(3u32.into())),
-        ("llama.attention.layer_norm_rms_epsilon", Some((-1.0f32).into())),
-        ("llama.attention.layer_norm_rms_epsilon", Some(f32::NAN.into())),
+        (
+            "llama.attention.layer_norm_rms_epsilon",
+            Some((-1.0f32).into()),
+        ),
+        (
+            "llama.attention.layer_norm_rms_epsilon",
+            Some(f32::NAN.into()),
+        ),
         ("llama.attention.layer_norm_rms_epsilon", None),
         ("llama.rope.freq_base", Some(0.0f32.into())),
         ("llama.rope.dimension_count", Some(2u32.into())),
@@ -539,18 +741,34 @@ fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
 
 #[test]
 fn metadata_that_the_file_leaves_out_have_their_defaults() {
-    let config = parts().set("llama.rope.freq_base", None).set("tokenizer.ggml.eos_token_id", None).decoder().config;
+    let config = parts()
+        .set("llama.rope.freq_base", None)
+        .set("tokenizer.ggml.eos_token_id", None)
+        .decoder()
+        .config;
     assert_eq!((config.rope_base, config.eos), (10_000.0, None));
-    let same = parts().set("llama.rope.scaling.type", Some("none".into())).decoder().config;
+    let same = parts()
+        .set("llama.rope.scaling.type", Some("none".into()))
+        .decoder()
+        .config;
     assert_eq!(same, decoder().config);
 }
 
 #[test]
 fn tensors_that_do_not_fit_the_metadata_are_named_in_the_error() {
-    let victims = ["blk.1.attn_k.weight", "blk.0.ffn_norm.weight", "output_norm.weight", "token_embd.weight"];
+    let victims = [
+        "blk.1.attn_k.weight",
+        "blk.0.ffn_norm.weight",
+        "output_norm.weight",
+        "token_embd.weight",
+    ];
     for victim in victims {
         let mut shape = parts();
-        let (_, dimensions, weights) = shape.tensors.iter_mut().find(|tensor| tensor.0 == victim).unwrap();
+        let (_, dimensions, weights) = shape
+            .tensors
+            .iter_mut()
+            .find(|tensor| tensor.0 == victim)
+            .unwrap();
         let last = dimensions.last_mut().unwrap();
         weights.truncate(weights.len() / *last * (*last - 1));
         *last -= 1;
@@ -561,14 +779,24 @@ fn tensors_that_do_not_fit_the_metadata_are_named_in_the_error() {
         let start = gguf.tensor(victim).unwrap().info().range.start + 12;
         bytes[start..start + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
         let infinite = Gguf::from_bytes("infinite.gguf", bytes).unwrap();
-        for (what, gguf) in [("shape", shape.gguf()), ("missing", missing.gguf()), ("infinite", infinite)] {
-            let error = Decoder::load(&gguf, Weights::Blocks).err().map(|error| error.to_string());
-            assert!(error.as_ref().is_some_and(|error| error.contains(victim)), "{what} {victim}: {error:?}");
+        for (what, gguf) in [
+            ("shape", shape.gguf()),
+            ("missing", missing.gguf()),
+            ("infinite", infinite),
+        ] {
+            let error = Decoder::load(&gguf, Weights::Blocks)
+                .err()
+                .map(|error| error.to_string());
+            assert!(
+                error.as_ref().is_some_and(|error| error.contains(victim)),
+                "{what} {victim}: {error:?}"
+            );
         }
     }
     // A bias, or any other tensor that would be ignored, makes it another model.
     let mut bias = parts();
-    bias.tensors.push(("blk.0.attn_q.bias".into(), vec![4], vec![1.0; 4]));
+    bias.tensors
+        .push(("blk.0.attn_q.bias".into(), vec![4], vec![1.0; 4]));
     let error = Decoder::load(&bias.gguf(), Weights::F32).err();
     assert!(error.is_some_and(|error| error.to_string().contains("blk.0.attn_q.bias")));
 }
@@ -577,10 +805,29 @@ fn tensors_that_do_not_fit_the_metadata_are_named_in_the_error() {
 fn an_output_matrix_of_its_own_replaces_the_embedding() {
     let base = decoder();
     let mut untied = parts();
-    let output = untied.weights("token_embd.weight").iter().map(|x| 2.0 * x).collect();
-    untied.tensors.push(("output.weight".into(), vec![base.config.vocab, base.config.width], output));
+    let output = untied
+        .weights("token_embd.weight")
+        .iter()
+        .map(|x| 2.0 * x)
+        .collect();
+    untied.tensors.push((
+        "output.weight".into(),
+        vec![base.config.vocab, base.config.width],
+        output,
+    ));
     let untied = untied.decoder();
     let rows = Tensor::from_vec(hidden(&base, &[1, 2, 3], 3), &[3, base.config.width]).unwrap();
-    let twice = base.logits(&rows).unwrap().mul_scalar(2.0).unwrap().into_vec::<f32>().unwrap();
-    assert_close(untied.logits(&rows).unwrap().as_slice().unwrap(), &twice, 10.0 * CLOSE, "logits");
+    let twice = base
+        .logits(&rows)
+        .unwrap()
+        .mul_scalar(2.0)
+        .unwrap()
+        .into_vec::<f32>()
+        .unwrap();
+    assert_close(
+        untied.logits(&rows).unwrap().as_slice().unwrap(),
+        &twice,
+        10.0 * CLOSE,
+        "logits",
+    );
 }

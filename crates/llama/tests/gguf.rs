@@ -46,10 +46,14 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn tensor() -> impl Strategy<Value = (GgmlType, Vec<usize>)> {
-    (prop::sample::select(&GgmlType::ALL), prop::collection::vec(1_usize..5, 1..=4)).prop_map(|(kind, mut shape)| {
-        *shape.last_mut().unwrap() *= kind.block_len();
-        (kind, shape)
-    })
+    (
+        prop::sample::select(&GgmlType::ALL),
+        prop::collection::vec(1_usize..5, 1..=4),
+    )
+        .prop_map(|(kind, mut shape)| {
+            *shape.last_mut().unwrap() *= kind.block_len();
+            (kind, shape)
+        })
 }
 
 proptest! {
@@ -105,7 +109,12 @@ proptest! {
 }
 
 fn small() -> Writer {
-    Writer::new().metadata("answer", 42_u32).tensor("t", GgmlType::F32, &[2, 3], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    Writer::new().metadata("answer", 42_u32).tensor(
+        "t",
+        GgmlType::F32,
+        &[2, 3],
+        vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0],
+    )
 }
 
 #[test]
@@ -120,7 +129,8 @@ fn versions_two_and_three_are_read_and_no_others() {
             }
             Err(error) => {
                 assert!(version != 2 && version != 3);
-                let expected = format!("memory: version: expected 2 or 3, little-endian, found {version}");
+                let expected =
+                    format!("memory: version: expected 2 or 3, little-endian, found {version}");
                 assert_eq!(error.to_string(), expected);
             }
         }
@@ -135,13 +145,19 @@ fn a_mapped_file_reads_as_the_same_bytes_in_memory() {
     let mapped = Gguf::open(&path).unwrap();
     assert_eq!(mapped.bytes(), small().to_bytes().unwrap());
     assert_eq!(mapped.name(), path.display().to_string());
-    assert_eq!(mapped.tensor("t").unwrap().dequantize().unwrap(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(
+        mapped.tensor("t").unwrap().dequantize().unwrap(),
+        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    );
     assert_eq!(mapped.tensor("t").unwrap().info().shape, [2, 3]);
 }
 
 #[test]
 fn views_outlive_the_file_handle_they_came_from() {
-    let view = Gguf::from_bytes("memory", small().to_bytes().unwrap()).unwrap().tensor("t").unwrap();
+    let view = Gguf::from_bytes("memory", small().to_bytes().unwrap())
+        .unwrap()
+        .tensor("t")
+        .unwrap();
     assert_eq!(view.bytes()[4..8], 1.0_f32.to_le_bytes());
 }
 
@@ -163,29 +179,71 @@ fn a_failed_write_leaves_the_older_file_and_nothing_beside_it() {
     let folder = Folder::new("failed");
     let path = folder.0.join("small.gguf");
     fs::write(&path, "older").unwrap();
-    assert!(small().tensor("t", GgmlType::F32, &[1], vec![0.0]).write(&path).is_err());
+    assert!(
+        small()
+            .tensor("t", GgmlType::F32, &[1], vec![0.0])
+            .write(&path)
+            .is_err()
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), "older");
     // A folder can't be replaced by a file: the rename fails after all bytes were written.
     let blocked = folder.0.join("folder");
     fs::create_dir(&blocked).unwrap();
-    assert!(matches!(small().write(&blocked), Err(Error::Io { operation: "write", .. })));
-    assert!(matches!(small().write(folder.0.join("no/such/folder")), Err(Error::Io { .. })));
+    assert!(matches!(
+        small().write(&blocked),
+        Err(Error::Io {
+            operation: "write",
+            ..
+        })
+    ));
+    assert!(matches!(
+        small().write(folder.0.join("no/such/folder")),
+        Err(Error::Io { .. })
+    ));
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 2);
 }
 
 #[test]
 fn the_writer_refuses_what_the_reader_would() {
-    let tensor = |shape: &[usize], kind, len| Writer::new().tensor("t", kind, shape, vec![0.0; len]).to_bytes();
-    assert!(matches!(tensor(&[2, 2], GgmlType::F32, 5), Err(Error::Argument { .. })));
-    assert!(matches!(tensor(&[2, 48], GgmlType::Q8_0, 96), Err(Error::Argument { .. })));
-    assert!(matches!(tensor(&[], GgmlType::F32, 1), Err(Error::Argument { .. })));
-    assert!(matches!(tensor(&[usize::MAX, 2], GgmlType::F32, 2), Err(Error::Argument { .. })));
-    assert!(matches!(tensor(&[1; 5], GgmlType::F32, 1), Err(Error::Gguf { .. })));
-    assert!(matches!(tensor(&[0], GgmlType::F32, 0), Err(Error::Gguf { .. })));
+    let tensor = |shape: &[usize], kind, len| {
+        Writer::new()
+            .tensor("t", kind, shape, vec![0.0; len])
+            .to_bytes()
+    };
+    assert!(matches!(
+        tensor(&[2, 2], GgmlType::F32, 5),
+        Err(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        tensor(&[2, 48], GgmlType::Q8_0, 96),
+        Err(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        tensor(&[], GgmlType::F32, 1),
+        Err(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        tensor(&[usize::MAX, 2], GgmlType::F32, 2),
+        Err(Error::Argument { .. })
+    ));
+    assert!(matches!(
+        tensor(&[1; 5], GgmlType::F32, 1),
+        Err(Error::Gguf { .. })
+    ));
+    assert!(matches!(
+        tensor(&[0], GgmlType::F32, 0),
+        Err(Error::Gguf { .. })
+    ));
     let twice = Writer::new().metadata("a", 1_u32).metadata("a", 2_u32);
     assert!(matches!(twice.to_bytes(), Err(Error::Gguf { .. })));
     let aligned = small().metadata("general.alignment", 16_u32);
-    assert!(matches!(aligned.to_bytes(), Err(Error::Argument { argument: "general.alignment", .. })));
+    assert!(matches!(
+        aligned.to_bytes(),
+        Err(Error::Argument {
+            argument: "general.alignment",
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -193,8 +251,20 @@ fn paths_that_are_no_readable_file_are_errors_that_name_them() {
     let folder = Folder::new("paths");
     for path in [folder.0.join("missing.gguf"), folder.0.clone()] {
         let error = Gguf::open(&path).unwrap_err();
-        assert!(matches!(error, Error::Io { operation: "open", .. }), "{error}");
-        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Io {
+                    operation: "open",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains(&path.display().to_string()),
+            "{error}"
+        );
     }
     let empty = folder.0.join("empty.gguf");
     fs::write(&empty, "").unwrap();

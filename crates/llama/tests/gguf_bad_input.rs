@@ -18,7 +18,11 @@ struct Raw {
 impl Raw {
     /// Everything up to the first metadata key.
     fn header(tensors: u64, keys: u64) -> Self {
-        Self::default().put(b"GGUF").u32(3).length("tensor count", tensors).length("metadata count", keys)
+        Self::default()
+            .put(b"GGUF")
+            .u32(3)
+            .length("tensor count", tensors)
+            .length("metadata count", keys)
     }
 
     fn put(mut self, bytes: &[u8]) -> Self {
@@ -36,7 +40,8 @@ impl Raw {
     }
 
     fn string(self, field: &'static str, text: impl AsRef<[u8]>) -> Self {
-        self.length(field, text.as_ref().len() as u64).put(text.as_ref())
+        self.length(field, text.as_ref().len() as u64)
+            .put(text.as_ref())
     }
 
     fn key(self, key: &str, kind: u32) -> Self {
@@ -52,7 +57,8 @@ impl Raw {
     }
 
     fn align(mut self, alignment: usize) -> Self {
-        self.bytes.resize(self.bytes.len().next_multiple_of(alignment), 0);
+        self.bytes
+            .resize(self.bytes.len().next_multiple_of(alignment), 0);
         self
     }
 
@@ -64,7 +70,10 @@ impl Raw {
     #[track_caller]
     fn refused(&self, field: &str, expected: &str, found: &str) {
         let error = self.open().expect_err("a bad file was accepted");
-        assert_eq!(error.to_string(), format!("hostile.gguf: {field}: expected {expected}, found {found}"));
+        assert_eq!(
+            error.to_string(),
+            format!("hostile.gguf: {field}: expected {expected}, found {found}")
+        );
         assert!(matches!(error, Error::Gguf { .. }));
     }
 }
@@ -108,10 +117,13 @@ fn complete() -> Raw {
 #[test]
 fn the_complete_file_is_good() {
     let gguf = complete().open().unwrap();
-    assert_eq!(gguf.metadata("nested"), Some(&Value::Array(Array::Array(vec![
-        Array::U8(vec![1, 2, 3]),
-        Array::Bool(vec![true]),
-    ]))));
+    assert_eq!(
+        gguf.metadata("nested"),
+        Some(&Value::Array(Array::Array(vec![
+            Array::U8(vec![1, 2, 3]),
+            Array::Bool(vec![true]),
+        ])))
+    );
     assert_eq!(gguf.tensor("q8_0").unwrap().info().shape, [2, 32]);
     gguf.check_finite().unwrap();
 }
@@ -120,8 +132,12 @@ fn the_complete_file_is_good() {
 fn a_file_truncated_at_any_offset_is_an_error() {
     let whole = complete();
     for len in 0..whole.bytes.len() {
-        let error = Gguf::from_bytes("cut.gguf", whole.bytes[..len].to_vec()).expect_err("a cut file was accepted");
-        assert!(error.to_string().starts_with("cut.gguf: "), "{len}: {error}");
+        let error = Gguf::from_bytes("cut.gguf", whole.bytes[..len].to_vec())
+            .expect_err("a cut file was accepted");
+        assert!(
+            error.to_string().starts_with("cut.gguf: "),
+            "{len}: {error}"
+        );
     }
 }
 
@@ -129,8 +145,15 @@ fn a_file_truncated_at_any_offset_is_an_error() {
 fn a_tiny_model_truncated_anywhere_is_an_error() {
     let bytes = tiny::writer(1, Kinds::Mixed).to_bytes().unwrap();
     let header = 12_000;
-    for len in (0..header).step_by(7).chain((header..bytes.len()).step_by(4099)).chain([bytes.len() - 1]) {
-        assert!(Gguf::from_bytes("cut.gguf", bytes[..len].to_vec()).is_err(), "{len}");
+    for len in (0..header)
+        .step_by(7)
+        .chain((header..bytes.len()).step_by(4099))
+        .chain([bytes.len() - 1])
+    {
+        assert!(
+            Gguf::from_bytes("cut.gguf", bytes[..len].to_vec()).is_err(),
+            "{len}"
+        );
     }
 }
 
@@ -139,43 +162,92 @@ fn lengths_near_two_to_the_63_are_errors_in_every_length_field() {
     let whole = complete();
     assert!(whole.lengths.len() > 25);
     for &(field, at) in &whole.lengths {
-        for length in [i64::MAX as u64 - 7, i64::MAX as u64, 1 << 63, (1 << 63) + 1, u64::MAX, u64::MAX - 31, 1 << 62, 1 << 40] {
+        for length in [
+            i64::MAX as u64 - 7,
+            i64::MAX as u64,
+            1 << 63,
+            (1 << 63) + 1,
+            u64::MAX,
+            u64::MAX - 31,
+            1 << 62,
+            1 << 40,
+        ] {
             let mut hostile = whole.clone();
             hostile.bytes[at..at + 8].copy_from_slice(&length.to_le_bytes());
-            let error = hostile.open().expect_err("an impossible length was accepted").to_string();
-            assert!(error.starts_with(&format!("hostile.gguf: {field}")), "{field} at {at}, {length}: {error}");
+            let error = hostile
+                .open()
+                .expect_err("an impossible length was accepted")
+                .to_string();
+            assert!(
+                error.starts_with(&format!("hostile.gguf: {field}")),
+                "{field} at {at}, {length}: {error}"
+            );
         }
     }
 }
 
 #[test]
 fn products_of_dimensions_that_overflow_are_errors() {
-    for dimensions in [[1 << 32, 1 << 32, 1, 1], [1 << 22; 4], [u64::MAX, u64::MAX, u64::MAX, 2], [1 << 63, 2, 1, 1]] {
+    for dimensions in [
+        [1 << 32, 1 << 32, 1, 1],
+        [1 << 22; 4],
+        [u64::MAX, u64::MAX, u64::MAX, 2],
+        [1 << 63, 2, 1, 1],
+    ] {
         for kind in [0, 1] {
-            let raw = Raw::header(1, 0).tensor("t", &dimensions, kind, 0).align(32);
-            raw.refused("tensor \"t\": shape", "a tensor that fits into the file's 96 bytes", &format!("{dimensions:?}"));
+            let raw = Raw::header(1, 0)
+                .tensor("t", &dimensions, kind, 0)
+                .align(32);
+            raw.refused(
+                "tensor \"t\": shape",
+                "a tensor that fits into the file's 96 bytes",
+                &format!("{dimensions:?}"),
+            );
         }
     }
 }
 
 #[test]
 fn files_of_another_kind_are_errors() {
-    Raw::default().refused("magic", "4 bytes at offset 0", "0 until the end of the file");
-    Raw::default().put(b"GGML\0\0\0\0").refused("magic", "the bytes \"GGUF\"", "\"GGML\"");
-    Raw::default().put(b"\x7fELF").refused("magic", "the bytes \"GGUF\"", "\"\\x7fELF\"");
+    Raw::default().refused(
+        "magic",
+        "4 bytes at offset 0",
+        "0 until the end of the file",
+    );
+    Raw::default()
+        .put(b"GGML\0\0\0\0")
+        .refused("magic", "the bytes \"GGUF\"", "\"GGML\"");
+    Raw::default()
+        .put(b"\x7fELF")
+        .refused("magic", "the bytes \"GGUF\"", "\"\\x7fELF\"");
     // A big-endian file shows its version in the high byte.
-    Raw::default().put(b"GGUF\0\0\0\x03").refused("version", "2 or 3, little-endian", "50331648");
+    Raw::default()
+        .put(b"GGUF\0\0\0\x03")
+        .refused("version", "2 or 3, little-endian", "50331648");
 }
 
 #[test]
 fn bad_utf8_is_an_error_in_keys_strings_and_tokens() {
     let bad = b"ab\xff";
-    let raw = Raw::header(0, 1).string("key", bad).u32(7).put(&[0]).put(&[0; 8]);
+    let raw = Raw::header(0, 1)
+        .string("key", bad)
+        .u32(7)
+        .put(&[0])
+        .put(&[0; 8]);
     raw.refused("metadata key 0", "UTF-8", "byte 0xff at offset 34");
     let raw = Raw::header(0, 1).key("k", 8).string("value", bad);
     raw.refused("metadata \"k\"", "UTF-8", "byte 0xff at offset 47");
-    let tokens = Raw::header(0, 1).key("tokenizer.ggml.tokens", 9).u32(8).length("length", 2).string("", "a").string("", bad);
-    tokens.refused("metadata \"tokenizer.ggml.tokens\": element 1", "UTF-8", "byte 0xff at offset 88");
+    let tokens = Raw::header(0, 1)
+        .key("tokenizer.ggml.tokens", 9)
+        .u32(8)
+        .length("length", 2)
+        .string("", "a")
+        .string("", bad);
+    tokens.refused(
+        "metadata \"tokenizer.ggml.tokens\": element 1",
+        "UTF-8",
+        "byte 0xff at offset 88",
+    );
     let mut name = Raw::header(1, 0).tensor("abc", &[8], 0, 0).align(32);
     name.bytes[33] = 0xc0;
     name.refused("tensor name 0", "UTF-8", "byte 0xc0 at offset 33");
@@ -188,32 +260,73 @@ fn bad_utf8_is_an_error_in_keys_strings_and_tokens() {
 fn unknown_value_types_and_truths_are_errors() {
     for kind in [13, 14, 255, u32::MAX] {
         let raw = Raw::header(0, 1).key("k", kind).put(&[0; 8]);
-        raw.refused("metadata \"k\"", "a value type from 0 to 12", &kind.to_string());
+        raw.refused(
+            "metadata \"k\"",
+            "a value type from 0 to 12",
+            &kind.to_string(),
+        );
         let raw = Raw::header(0, 1).key("k", 9).u32(kind).length("length", 0);
-        raw.refused("metadata \"k\"", "a value type from 0 to 12", &kind.to_string());
+        raw.refused(
+            "metadata \"k\"",
+            "a value type from 0 to 12",
+            &kind.to_string(),
+        );
     }
-    Raw::header(0, 1).key("k", 7).put(&[2]).refused("metadata \"k\"", "a Bool, 0 or 1", "2");
-    let raw = Raw::header(0, 1).key("k", 9).u32(7).length("length", 2).put(&[1, 9]);
+    Raw::header(0, 1)
+        .key("k", 7)
+        .put(&[2])
+        .refused("metadata \"k\"", "a Bool, 0 or 1", "2");
+    let raw = Raw::header(0, 1)
+        .key("k", 9)
+        .u32(7)
+        .length("length", 2)
+        .put(&[1, 9]);
     raw.refused("metadata \"k\"", "a Bool, 0 or 1", "9");
 }
 
 #[test]
 fn names_that_come_twice_are_errors() {
-    let raw = Raw::header(0, 2).key("k", 0).put(&[1]).key("k", 0).put(&[2]);
+    let raw = Raw::header(0, 2)
+        .key("k", 0)
+        .put(&[1])
+        .key("k", 0)
+        .put(&[2]);
     raw.refused("metadata key 1", "a new key", "\"k\" again");
-    let mut raw = Raw::header(2, 0).tensor("t", &[8], 0, 0).tensor("t", &[8], 0, 32).align(32);
+    let mut raw = Raw::header(2, 0)
+        .tensor("t", &[8], 0, 0)
+        .tensor("t", &[8], 0, 32)
+        .align(32);
     raw.bytes.extend([0; 64]);
     raw.refused("tensor name 1", "a new name", "\"t\" again");
 }
 
 #[test]
 fn names_of_a_wrong_length_are_errors() {
-    Raw::header(0, 1).key("", 4).u32(0).refused("metadata key 0", "1 to 65535 bytes", "0 bytes");
+    Raw::header(0, 1)
+        .key("", 4)
+        .u32(0)
+        .refused("metadata key 0", "1 to 65535 bytes", "0 bytes");
     let long = "k".repeat(65_536);
-    Raw::header(0, 1).key(&long, 0).put(&[1]).refused("metadata key 0", "1 to 65535 bytes", "65536 bytes");
-    assert!(Raw::header(0, 1).key(&long[1..], 0).put(&[1]).open().is_ok());
-    Raw::header(1, 0).tensor("", &[1], 0, 0).refused("tensor name 0", "1 to 64 bytes", "0 bytes");
-    Raw::header(1, 0).tensor(&long[..65], &[1], 0, 0).refused("tensor name 0", "1 to 64 bytes", "65 bytes");
+    Raw::header(0, 1).key(&long, 0).put(&[1]).refused(
+        "metadata key 0",
+        "1 to 65535 bytes",
+        "65536 bytes",
+    );
+    assert!(
+        Raw::header(0, 1)
+            .key(&long[1..], 0)
+            .put(&[1])
+            .open()
+            .is_ok()
+    );
+    Raw::header(1, 0)
+        .tensor("", &[1], 0, 0)
+        .refused("tensor name 0", "1 to 64 bytes", "0 bytes");
+    Raw::header(1, 0).tensor(&long[..65], &[1], 0, 0).refused(
+        "tensor name 0",
+        "1 to 64 bytes",
+        "65 bytes",
+    );
 }
 
 #[test]
@@ -228,7 +341,12 @@ fn arrays_nest_four_deep_and_no_deeper() {
             Ok(_) => assert!(depth <= 4, "{depth}"),
             Err(error) => {
                 assert!(depth > 4, "{depth}: {error}");
-                assert!(error.to_string().contains("expected arrays nested at most 4 deep"), "{error}");
+                assert!(
+                    error
+                        .to_string()
+                        .contains("expected arrays nested at most 4 deep"),
+                    "{error}"
+                );
             }
         }
     }
@@ -240,27 +358,55 @@ fn many_arrays_inside_an_array_are_an_error() {
     for _ in 0..4097 {
         raw = raw.u32(0).length("length", 0);
     }
-    raw.refused("metadata \"k\"", "at most 4096 arrays inside arrays", "4097");
+    raw.refused(
+        "metadata \"k\"",
+        "at most 4096 arrays inside arrays",
+        "4097",
+    );
 }
 
 #[test]
 fn alignments_that_are_no_power_of_two_are_errors() {
     for alignment in [0, 3, 24, 33, u32::MAX] {
         let raw = Raw::header(0, 1).key("general.alignment", 4).u32(alignment);
-        raw.refused("general.alignment", "a power of two", &alignment.to_string());
+        raw.refused(
+            "general.alignment",
+            "a power of two",
+            &alignment.to_string(),
+        );
     }
-    Raw::header(0, 1).key("general.alignment", 8).string("", "32").refused("general.alignment", "U32", "String");
+    Raw::header(0, 1)
+        .key("general.alignment", 8)
+        .string("", "32")
+        .refused("general.alignment", "U32", "String");
     for alignment in [1, 8, 64, 1 << 31] {
-        assert!(Raw::header(0, 1).key("general.alignment", 4).u32(alignment).open().is_ok());
+        assert!(
+            Raw::header(0, 1)
+                .key("general.alignment", 4)
+                .u32(alignment)
+                .open()
+                .is_ok()
+        );
     }
 }
 
 #[test]
 fn other_alignments_place_the_data_accordingly() {
     for alignment in [1, 8, 64, 4096] {
-        let mut raw = Raw::header(1, 1).key("general.alignment", 4).u32(alignment).tensor("t", &[1], 0, 0);
+        let mut raw = Raw::header(1, 1)
+            .key("general.alignment", 4)
+            .u32(alignment)
+            .tensor("t", &[1], 0, 0);
         raw = raw.align(alignment as usize).put(&2.5_f32.to_le_bytes());
-        assert_eq!(raw.open().unwrap().tensor("t").unwrap().dequantize().unwrap(), [2.5]);
+        assert_eq!(
+            raw.open()
+                .unwrap()
+                .tensor("t")
+                .unwrap()
+                .dequantize()
+                .unwrap(),
+            [2.5]
+        );
     }
 }
 
@@ -268,7 +414,11 @@ fn other_alignments_place_the_data_accordingly() {
 fn numbers_of_dimensions_other_than_one_to_four_are_errors() {
     for dimensions in [&[][..], &[1; 5], &[1; 200]] {
         let raw = Raw::header(1, 0).tensor("t", dimensions, 0, 0).align(32);
-        raw.refused("tensor \"t\": number of dimensions", "1 to 4", &dimensions.len().to_string());
+        raw.refused(
+            "tensor \"t\": number of dimensions",
+            "1 to 4",
+            &dimensions.len().to_string(),
+        );
     }
     let raw = Raw::header(1, 0).tensor("t", &[4, 0], 0, 0).align(32);
     raw.refused("tensor \"t\": shape", "dimensions of at least 1", "[4, 0]");
@@ -286,8 +436,17 @@ fn rows_that_are_no_whole_number_of_blocks_are_errors() {
 
 #[test]
 fn unknown_tensor_types_are_errors_that_name_the_type() {
-    for (kind, name) in [(2, "Q4_0 (2)"), (4, "unknown type 4"), (12, "Q4_K (12)"), (30, "BF16 (30)"), (u32::MAX, "unknown type 4294967295")] {
-        let error = Raw::header(1, 0).tensor("blk.0.attn_q.weight", &[32], kind, 0).open().unwrap_err();
+    for (kind, name) in [
+        (2, "Q4_0 (2)"),
+        (4, "unknown type 4"),
+        (12, "Q4_K (12)"),
+        (30, "BF16 (30)"),
+        (u32::MAX, "unknown type 4294967295"),
+    ] {
+        let error = Raw::header(1, 0)
+            .tensor("blk.0.attn_q.weight", &[32], kind, 0)
+            .open()
+            .unwrap_err();
         assert!(matches!(error, Error::UnsupportedType { .. }));
         let expected = format!(
             "hostile.gguf: tensor \"blk.0.attn_q.weight\": expected type F32, F16, Q4_1 or Q8_0, found {name}"
@@ -300,7 +459,11 @@ fn unknown_tensor_types_are_errors_that_name_the_type() {
 fn offsets_off_the_alignment_are_errors() {
     let mut raw = Raw::header(1, 0).tensor("t", &[1], 0, 16).align(32);
     raw.bytes.extend([0; 64]);
-    raw.refused("tensor \"t\": offset", "a multiple of the alignment 32", "16");
+    raw.refused(
+        "tensor \"t\": offset",
+        "a multiple of the alignment 32",
+        "16",
+    );
 }
 
 #[test]
@@ -311,21 +474,42 @@ fn tensors_that_leave_the_file_are_errors() {
     Raw::header(1, 0)
         .tensor("t", &[1], 0, 1 << 20)
         .align(32)
-        .refused("tensor \"t\": offset", "at most the file's 64 bytes", "1048576");
+        .refused(
+            "tensor \"t\": offset",
+            "at most the file's 64 bytes",
+            "1048576",
+        );
 }
 
 #[test]
 fn overlapping_tensors_are_errors() {
     // The same place, one inside the other, and the end of one over the start of the next, in either order.
     for (first, second) in [((0, 8), (0, 8)), ((0, 24), (32, 8)), ((32, 8), (0, 9))] {
-        let mut raw = Raw::header(2, 0).tensor("a", &[first.1], 0, first.0).tensor("b", &[second.1], 0, second.0).align(32);
+        let mut raw = Raw::header(2, 0)
+            .tensor("a", &[first.1], 0, first.0)
+            .tensor("b", &[second.1], 0, second.0)
+            .align(32);
         raw.bytes.extend([0; 128]);
-        let error = raw.open().expect_err("overlapping tensors were accepted").to_string();
-        assert!(error.starts_with("hostile.gguf: tensor ") && error.contains(": data: expected bytes from "), "{error}");
+        let error = raw
+            .open()
+            .expect_err("overlapping tensors were accepted")
+            .to_string();
+        assert!(
+            error.starts_with("hostile.gguf: tensor ")
+                && error.contains(": data: expected bytes from "),
+            "{error}"
+        );
     }
-    let mut raw = Raw::header(2, 0).tensor("a", &[9], 0, 0).tensor("b", &[8], 0, 32).align(32);
+    let mut raw = Raw::header(2, 0)
+        .tensor("a", &[9], 0, 0)
+        .tensor("b", &[8], 0, 32)
+        .align(32);
     raw.bytes.extend([0; 128]);
-    raw.refused("tensor \"b\": data", "bytes from 132 on, after tensor \"a\"", "bytes 128..160");
+    raw.refused(
+        "tensor \"b\": data",
+        "bytes from 132 on, after tensor \"a\"",
+        "bytes 128..160",
+    );
 }
 
 #[test]
@@ -340,7 +524,11 @@ fn more_tensors_than_the_limit_are_an_error() {
 /// A model whose tensor `t` has four blocks.
 fn with_tensor(kind: GgmlType) -> Vec<u8> {
     let len = 4 * kind.block_len();
-    Writer::new().tensor("other", kind, &[len], vec![1.0; len]).tensor("t", kind, &[4, kind.block_len()], vec![1.0; len]).to_bytes().unwrap()
+    Writer::new()
+        .tensor("other", kind, &[len], vec![1.0; len])
+        .tensor("t", kind, &[4, kind.block_len()], vec![1.0; len])
+        .to_bytes()
+        .unwrap()
 }
 
 #[test]
@@ -358,12 +546,23 @@ fn nan_and_infinite_numbers_are_errors_that_name_tensor_and_block() {
         for (kind, place, part, bytes) in fields {
             for block in 0..4 {
                 let mut file = with_tensor(kind);
-                let start = Gguf::from_bytes("good", file.clone()).unwrap().tensor("t").unwrap().info().range.start;
+                let start = Gguf::from_bytes("good", file.clone())
+                    .unwrap()
+                    .tensor("t")
+                    .unwrap()
+                    .info()
+                    .range
+                    .start;
                 let at = start + block * kind.block_bytes() + place;
                 file[at..at + bytes.len()].copy_from_slice(&bytes);
                 let gguf = Gguf::from_bytes("bad.gguf", file).unwrap();
-                for result in [gguf.check_finite(), gguf.tensor("t").unwrap().check_finite()] {
-                    let expected = format!("bad.gguf: tensor \"t\": block {block}: expected a finite {part}, found {number}");
+                for result in [
+                    gguf.check_finite(),
+                    gguf.tensor("t").unwrap().check_finite(),
+                ] {
+                    let expected = format!(
+                        "bad.gguf: tensor \"t\": block {block}: expected a finite {part}, found {number}"
+                    );
                     assert_eq!(result.unwrap_err().to_string(), expected);
                 }
                 gguf.tensor("other").unwrap().check_finite().unwrap();
@@ -385,17 +584,47 @@ fn getters_say_which_key_has_which_type() {
         .unwrap();
     let gguf = Gguf::from_bytes("m.gguf", bytes).unwrap();
     let message = |error: Error| error.to_string();
-    assert_eq!(message(gguf.u32("wide").unwrap_err()), "m.gguf: wide: expected U32, found U64");
-    assert_eq!(message(gguf.u32("text").unwrap_err()), "m.gguf: text: expected U32, found String");
-    assert_eq!(message(gguf.f32("number").unwrap_err()), "m.gguf: number: expected F32, found U32");
-    assert_eq!(message(gguf.bool("real").unwrap_err()), "m.gguf: real: expected Bool, found F32");
-    assert_eq!(message(gguf.string("truth").unwrap_err()), "m.gguf: truth: expected String, found Bool");
+    assert_eq!(
+        message(gguf.u32("wide").unwrap_err()),
+        "m.gguf: wide: expected U32, found U64"
+    );
+    assert_eq!(
+        message(gguf.u32("text").unwrap_err()),
+        "m.gguf: text: expected U32, found String"
+    );
+    assert_eq!(
+        message(gguf.f32("number").unwrap_err()),
+        "m.gguf: number: expected F32, found U32"
+    );
+    assert_eq!(
+        message(gguf.bool("real").unwrap_err()),
+        "m.gguf: real: expected Bool, found F32"
+    );
+    assert_eq!(
+        message(gguf.string("truth").unwrap_err()),
+        "m.gguf: truth: expected String, found Bool"
+    );
     let found = "found Array of 2 I32";
-    assert_eq!(message(gguf.strings("numbers").unwrap_err()), format!("m.gguf: numbers: expected Array of String, {found}"));
-    assert_eq!(message(gguf.f32s("numbers").unwrap_err()), format!("m.gguf: numbers: expected Array of F32, {found}"));
-    assert_eq!(message(gguf.i32s("text").unwrap_err()), "m.gguf: text: expected Array of I32, found String");
-    assert_eq!(message(gguf.u32("absent").unwrap_err()), "m.gguf: absent: expected U32, found no such key");
-    assert_eq!(message(gguf.tensor("absent").unwrap_err()), "m.gguf: tensor \"absent\": expected a tensor, found none");
+    assert_eq!(
+        message(gguf.strings("numbers").unwrap_err()),
+        format!("m.gguf: numbers: expected Array of String, {found}")
+    );
+    assert_eq!(
+        message(gguf.f32s("numbers").unwrap_err()),
+        format!("m.gguf: numbers: expected Array of F32, {found}")
+    );
+    assert_eq!(
+        message(gguf.i32s("text").unwrap_err()),
+        "m.gguf: text: expected Array of I32, found String"
+    );
+    assert_eq!(
+        message(gguf.u32("absent").unwrap_err()),
+        "m.gguf: absent: expected U32, found no such key"
+    );
+    assert_eq!(
+        message(gguf.tensor("absent").unwrap_err()),
+        "m.gguf: tensor \"absent\": expected a tensor, found none"
+    );
 }
 
 proptest! {
@@ -420,10 +649,10 @@ proptest! {
                 let weights = gguf.tensor(&info.name).unwrap().dequantize().unwrap();
                 prop_assert!(!finite || weights.iter().all(|weight| weight.is_finite()));
             }
-            if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf) {
-                if let Ok(ids) = tokenizer.encode_special("<|im_start|>the end, and 42") {
-                    tokenizer.decode(&ids).unwrap();
-                }
+            if let Ok(tokenizer) = Tokenizer::from_gguf(&gguf)
+                && let Ok(ids) = tokenizer.encode_special("<|im_start|>the end, and 42")
+            {
+                tokenizer.decode(&ids).unwrap();
             }
         }
     }

@@ -57,7 +57,11 @@ fn open(bytes: Vec<u8>) -> whittle_llama::Result<Gguf> {
     let limit = bytes.len() + (1 << 20);
     LARGEST.set(0);
     let result = Gguf::from_bytes("hostile", bytes);
-    assert!(LARGEST.get() <= limit, "{} bytes in one request, the limit is {limit}", LARGEST.get());
+    assert!(
+        LARGEST.get() <= limit,
+        "{} bytes in one request, the limit is {limit}",
+        LARGEST.get()
+    );
     result
 }
 
@@ -73,8 +77,17 @@ fn key(kind: u32, rest: &[u8]) -> Vec<u8> {
     bytes
 }
 
-const LENGTHS: [u64; 9] =
-    [1 << 21, 1 << 24, 1 << 31, 1 << 40, 1 << 60, (1 << 63) - 1, 1 << 63, u64::MAX - 8, u64::MAX];
+const LENGTHS: [u64; 9] = [
+    1 << 21,
+    1 << 24,
+    1 << 31,
+    1 << 40,
+    1 << 60,
+    (1 << 63) - 1,
+    1 << 63,
+    u64::MAX - 8,
+    u64::MAX,
+];
 
 #[test]
 fn the_watch_sees_large_requests() {
@@ -110,14 +123,20 @@ fn impossible_strings_and_arrays_ask_for_nothing() {
 #[test]
 fn impossible_shapes_ask_for_nothing() {
     for length in LENGTHS {
-        for dimensions in [vec![length], vec![32, length], vec![length, length, length, length]] {
+        for dimensions in [
+            vec![length],
+            vec![32, length],
+            vec![length, length, length, length],
+        ] {
             let mut bytes = b"GGUF\x03\0\0\0".to_vec();
             bytes.extend(1_u64.to_le_bytes());
             bytes.extend(0_u64.to_le_bytes());
             bytes.extend(1_u64.to_le_bytes());
             bytes.extend(b"t");
             bytes.extend((dimensions.len() as u32).to_le_bytes());
-            dimensions.iter().for_each(|dimension| bytes.extend(dimension.to_le_bytes()));
+            dimensions
+                .iter()
+                .for_each(|dimension| bytes.extend(dimension.to_le_bytes()));
             bytes.extend([0; 64]);
             assert!(open(bytes).is_err());
         }
@@ -127,27 +146,49 @@ fn impossible_shapes_ask_for_nothing() {
 /// What is small in a file and larger in memory: millions of empty strings, thousands of keys, nested arrays, tensors.
 #[test]
 fn many_small_things_stay_within_the_files_length() {
-    let empty = Writer::new().metadata("k", (0..1 << 20).map(|_| "").collect::<Strings>()).to_bytes().unwrap();
+    let empty = Writer::new()
+        .metadata("k", (0..1 << 20).map(|_| "").collect::<Strings>())
+        .to_bytes()
+        .unwrap();
     assert_eq!(open(empty).unwrap().strings("k").unwrap().len(), 1 << 20);
 
-    let long = Writer::new().metadata("k", (0..100_000).map(|i| "x".repeat(i % 97)).collect::<Strings>());
+    let long = Writer::new().metadata(
+        "k",
+        (0..100_000)
+            .map(|i| "x".repeat(i % 97))
+            .collect::<Strings>(),
+    );
     assert!(open(long.to_bytes().unwrap()).is_ok());
 
     let keys = (0..50_000_u32).fold(Writer::new(), |writer, i| writer.metadata(i.to_string(), i));
-    assert_eq!(open(keys.to_bytes().unwrap()).unwrap().entries().count(), 50_000);
+    assert_eq!(
+        open(keys.to_bytes().unwrap()).unwrap().entries().count(),
+        50_000
+    );
 
-    let nested = [&9_u32.to_le_bytes()[..], &1_000_000_u64.to_le_bytes(), &[0; 12_000_000]].concat();
+    let nested = [
+        &9_u32.to_le_bytes()[..],
+        &1_000_000_u64.to_le_bytes(),
+        &[0; 12_000_000],
+    ]
+    .concat();
     assert!(open(key(9, &nested)).is_err());
 }
 
 #[test]
 fn a_tokenizer_of_a_hostile_vocabulary_stays_within_the_files_length() {
     let tokens: Strings = (0..1 << 18).map(|_| "").collect();
-    let writer = Writer::new().metadata("tokenizer.ggml.model", "gpt2").metadata("tokenizer.ggml.tokens", tokens);
+    let writer = Writer::new()
+        .metadata("tokenizer.ggml.model", "gpt2")
+        .metadata("tokenizer.ggml.tokens", tokens);
     let bytes = writer.to_bytes().unwrap();
     let limit = bytes.len() + (1 << 20);
     let gguf = open(bytes).unwrap();
     LARGEST.set(0);
     assert!(Tokenizer::from_gguf(&gguf).is_err());
-    assert!(LARGEST.get() <= limit, "{} bytes in one request, the limit is {limit}", LARGEST.get());
+    assert!(
+        LARGEST.get() <= limit,
+        "{} bytes in one request, the limit is {limit}",
+        LARGEST.get()
+    );
 }

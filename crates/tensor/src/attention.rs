@@ -30,7 +30,12 @@ pub struct Partial {
 impl Partial {
     /// The state before any tile.
     pub fn new(rows: usize, head_dim: usize) -> Self {
-        Self { head_dim, max: vec![f32::NEG_INFINITY; rows], sum: vec![0.0; rows], out: vec![0.0; rows * head_dim] }
+        Self {
+            head_dim,
+            max: vec![f32::NEG_INFINITY; rows],
+            sum: vec![0.0; rows],
+            out: vec![0.0; rows * head_dim],
+        }
     }
 
     /// Query rows.
@@ -50,7 +55,11 @@ impl Partial {
     /// # Panics
     /// If the two differ in shape.
     pub fn merge(&mut self, later: &Self) {
-        assert_eq!((self.rows(), self.head_dim), (later.rows(), later.head_dim), "partials of one set of rows");
+        assert_eq!(
+            (self.rows(), self.head_dim),
+            (later.rows(), later.head_dim),
+            "partials of one set of rows"
+        );
         for r in 0..self.rows() {
             if later.max[r] == f32::NEG_INFINITY {
                 continue;
@@ -69,7 +78,11 @@ impl Partial {
     /// Divides by the sum of the weights. A row that saw no token becomes zero.
     pub fn finish(&mut self) {
         for (row, &sum) in self.out.chunks_exact_mut(self.head_dim).zip(&self.sum) {
-            let factor = if sum > 0.0 || sum.is_nan() { 1.0 / sum } else { 0.0 };
+            let factor = if sum > 0.0 || sum.is_nan() {
+                1.0 / sum
+            } else {
+                0.0
+            };
             row.iter_mut().for_each(|o| *o *= factor);
         }
     }
@@ -81,10 +94,27 @@ impl Partial {
 ///
 /// # Panics
 /// If a slice is shorter than its shape or `width` is no multiple of [`LANES`].
-pub fn scores(q: &[f32], rows: usize, head_dim: usize, keys: &[f32], width: usize, bias: &[f32], out: &mut [f32]) {
-    assert!(width.is_multiple_of(LANES), "width {width} is a multiple of {LANES}");
-    assert!(q.len() >= rows * head_dim && keys.len() >= head_dim * width, "q and keys fill their shapes");
-    assert!(bias.len() >= rows && out.len() >= rows * width, "bias and out fill their shapes");
+pub fn scores(
+    q: &[f32],
+    rows: usize,
+    head_dim: usize,
+    keys: &[f32],
+    width: usize,
+    bias: &[f32],
+    out: &mut [f32],
+) {
+    assert!(
+        width.is_multiple_of(LANES),
+        "width {width} is a multiple of {LANES}"
+    );
+    assert!(
+        q.len() >= rows * head_dim && keys.len() >= head_dim * width,
+        "q and keys fill their shapes"
+    );
+    assert!(
+        bias.len() >= rows && out.len() >= rows * width,
+        "bias and out fill their shapes"
+    );
     simd::scores(q, rows, head_dim, keys, width, bias, out);
 }
 
@@ -94,7 +124,10 @@ pub fn scores(q: &[f32], rows: usize, head_dim: usize, keys: &[f32], width: usiz
 /// # Panics
 /// If `visible` exceeds the scores, their number is no multiple of [`LANES`], or `r` is no row.
 pub fn weigh(partial: &mut Partial, r: usize, scores: &mut [f32], visible: usize) {
-    assert!(visible <= scores.len() && scores.len().is_multiple_of(LANES), "visible scores of a whole tile");
+    assert!(
+        visible <= scores.len() && scores.len().is_multiple_of(LANES),
+        "visible scores of a whole tile"
+    );
     scores[visible..].fill(f32::NEG_INFINITY);
     let before = partial.max[r];
     let (max, sum) = simd::weigh(scores, before);
@@ -116,13 +149,27 @@ pub fn weigh(partial: &mut Partial, r: usize, scores: &mut [f32], visible: usize
 /// # Panics
 /// If a slice is shorter than its shape, `tokens` exceeds `width`, or `head_dim` is no multiple of [`LANES`]: see
 /// [`accumulate_any`].
-pub fn accumulate(weights: &[f32], rows: usize, width: usize, values: &[f32], tokens: usize, head_dim: usize, out: &mut [f32]) {
-    assert!(head_dim.is_multiple_of(LANES), "head_dim {head_dim} is a multiple of {LANES}");
+pub fn accumulate(
+    weights: &[f32],
+    rows: usize,
+    width: usize,
+    values: &[f32],
+    tokens: usize,
+    head_dim: usize,
+    out: &mut [f32],
+) {
+    assert!(
+        head_dim.is_multiple_of(LANES),
+        "head_dim {head_dim} is a multiple of {LANES}"
+    );
     assert!(
         tokens <= width && weights.len() + width >= rows * width + tokens,
         "weights fill their shape up to the last token"
     );
-    assert!(values.len() >= tokens * head_dim && out.len() >= rows * head_dim, "values and out fill their shapes");
+    assert!(
+        values.len() >= tokens * head_dim && out.len() >= rows * head_dim,
+        "values and out fill their shapes"
+    );
     simd::accumulate(weights, rows, width, values, tokens, head_dim, out);
 }
 
@@ -130,12 +177,23 @@ pub fn accumulate(weights: &[f32], rows: usize, width: usize, values: &[f32], to
 ///
 /// # Panics
 /// As [`accumulate`].
-pub fn accumulate_any(weights: &[f32], rows: usize, width: usize, values: &[f32], tokens: usize, head_dim: usize, out: &mut [f32]) {
+pub fn accumulate_any(
+    weights: &[f32],
+    rows: usize,
+    width: usize,
+    values: &[f32],
+    tokens: usize,
+    head_dim: usize,
+    out: &mut [f32],
+) {
     if head_dim.is_multiple_of(LANES) {
         return accumulate(weights, rows, width, values, tokens, head_dim, out);
     }
     for r in 0..rows {
-        for (&weight, value) in weights[r * width..r * width + tokens].iter().zip(values.chunks_exact(head_dim)) {
+        for (&weight, value) in weights[r * width..r * width + tokens]
+            .iter()
+            .zip(values.chunks_exact(head_dim))
+        {
             for (o, &v) in out[r * head_dim..(r + 1) * head_dim].iter_mut().zip(value) {
                 *o = weight.mul_add(v, *o);
             }
@@ -240,7 +298,11 @@ mod simd {
         unsafe fn scale(self, n: Self, x: Self, floor: f32) -> Self {
             Self(std::array::from_fn(|i| {
                 let power = f32::from_bits(((n.0[i] as i32).wrapping_add(127) as u32) << 23);
-                if x.0[i] < floor { 0.0 } else { self.0[i] * power }
+                if x.0[i] < floor {
+                    0.0
+                } else {
+                    self.0[i] * power
+                }
             }))
         }
     }
@@ -305,9 +367,16 @@ mod simd {
             unsafe fn scale(self, n: Self, x: Self, floor: f32) -> Self {
                 // SAFETY: see above.
                 unsafe {
-                    let power = _mm512_slli_epi32::<23>(_mm512_add_epi32(_mm512_cvtps_epi32(n.0), _mm512_set1_epi32(127)));
+                    let power = _mm512_slli_epi32::<23>(_mm512_add_epi32(
+                        _mm512_cvtps_epi32(n.0),
+                        _mm512_set1_epi32(127),
+                    ));
                     let keep = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, _mm512_set1_ps(floor));
-                    Self(_mm512_maskz_mul_ps(keep, self.0, _mm512_castsi512_ps(power)))
+                    Self(_mm512_maskz_mul_ps(
+                        keep,
+                        self.0,
+                        _mm512_castsi512_ps(power),
+                    ))
                 }
             }
         }
@@ -331,7 +400,8 @@ mod simd {
             unsafe fn widen(from: *const f16) -> Self {
                 // SAFETY: see above.
                 unsafe {
-                    let [low, high] = [from, from.add(8)].map(|from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())));
+                    let [low, high] = [from, from.add(8)]
+                        .map(|from| _mm256_cvtph_ps(_mm_loadu_si128(from.cast())));
                     Self(low, high)
                 }
             }
@@ -361,7 +431,12 @@ mod simd {
             #[inline(always)]
             unsafe fn fma(self, b: Self, c: Self) -> Self {
                 // SAFETY: see above.
-                unsafe { Self(_mm256_fmadd_ps(self.0, b.0, c.0), _mm256_fmadd_ps(self.1, b.1, c.1)) }
+                unsafe {
+                    Self(
+                        _mm256_fmadd_ps(self.0, b.0, c.0),
+                        _mm256_fmadd_ps(self.1, b.1, c.1),
+                    )
+                }
             }
             #[inline(always)]
             unsafe fn round(self) -> Self {
@@ -378,7 +453,10 @@ mod simd {
                 unsafe fn half(a: __m256, n: __m256, x: __m256, floor: f32) -> __m256 {
                     // SAFETY: see above.
                     unsafe {
-                        let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)));
+                        let power = _mm256_slli_epi32::<23>(_mm256_add_epi32(
+                            _mm256_cvtps_epi32(n),
+                            _mm256_set1_epi32(127),
+                        ));
                         let keep = _mm256_cmp_ps::<_CMP_NLT_UQ>(x, _mm256_set1_ps(floor));
                         _mm256_and_ps(keep, _mm256_mul_ps(a, _mm256_castsi256_ps(power)))
                     }
@@ -400,7 +478,9 @@ mod simd {
         unsafe {
             // Keeps n above the smallest normal exponent; what lies below the floor becomes 0 at the end.
             let clamped = L::splat(FLOOR).max(x);
-            let n = clamped.fma(L::splat(std::f32::consts::LOG2_E), L::splat(0.0)).round();
+            let n = clamped
+                .fma(L::splat(std::f32::consts::LOG2_E), L::splat(0.0))
+                .round();
             let r = n.fma(L::splat(-0.693_359_4), clamped);
             let r = n.fma(L::splat(2.121_944_4e-4), r);
             let mut p = L::splat(1.0 / 720.0);
@@ -497,7 +577,10 @@ mod simd {
             // SAFETY: both are 16 elements.
             unsafe { L::widen(x.as_ptr()).store(out.as_mut_ptr()) };
         }
-        out_tail.iter_mut().zip(tail).for_each(|(out, x)| *out = x.to_f32());
+        out_tail
+            .iter_mut()
+            .zip(tail)
+            .for_each(|(out, x)| *out = x.to_f32());
     }
 
     /// Scores of `R` rows against `16·W` tokens from token `t` on.
@@ -655,16 +738,28 @@ mod simd {
                 let (weights, out) = (weights.add(r * width), out.add(r * head_dim));
                 for c in (0..pairs).step_by(2 * LANES) {
                     match step {
-                        6 => accumulate_block::<L, 6, 2>(weights, width, values, tokens, head_dim, c, out),
-                        3 => accumulate_block::<L, 3, 2>(weights, width, values, tokens, head_dim, c, out),
-                        _ => accumulate_block::<L, 1, 2>(weights, width, values, tokens, head_dim, c, out),
+                        6 => accumulate_block::<L, 6, 2>(
+                            weights, width, values, tokens, head_dim, c, out,
+                        ),
+                        3 => accumulate_block::<L, 3, 2>(
+                            weights, width, values, tokens, head_dim, c, out,
+                        ),
+                        _ => accumulate_block::<L, 1, 2>(
+                            weights, width, values, tokens, head_dim, c, out,
+                        ),
                     }
                 }
                 if pairs < head_dim {
                     match step {
-                        6 => accumulate_block::<L, 6, 1>(weights, width, values, tokens, head_dim, pairs, out),
-                        3 => accumulate_block::<L, 3, 1>(weights, width, values, tokens, head_dim, pairs, out),
-                        _ => accumulate_block::<L, 1, 1>(weights, width, values, tokens, head_dim, pairs, out),
+                        6 => accumulate_block::<L, 6, 1>(
+                            weights, width, values, tokens, head_dim, pairs, out,
+                        ),
+                        3 => accumulate_block::<L, 3, 1>(
+                            weights, width, values, tokens, head_dim, pairs, out,
+                        ),
+                        _ => accumulate_block::<L, 1, 1>(
+                            weights, width, values, tokens, head_dim, pairs, out,
+                        ),
                     }
                 }
             }
@@ -734,8 +829,12 @@ mod simd {
         /// Bits of everything the four kernels compute.
         #[allow(clippy::type_complexity)]
         fn run<L: Lanes>(rows: usize, head_dim: usize, width: usize) -> Vec<u32> {
-            let (q, k, v, b) =
-                (noise(1, rows * head_dim), noise(2, head_dim * width), noise(3, width * head_dim), noise(4, rows));
+            let (q, k, v, b) = (
+                noise(1, rows * head_dim),
+                noise(2, head_dim * width),
+                noise(3, width * head_dim),
+                noise(4, rows),
+            );
             let mut s = vec![0.0; rows * width];
             let mut o = noise(5, rows * head_dim);
             let mut bits = vec![];
@@ -769,10 +868,18 @@ mod simd {
                     for width in [16, 32, 48, 128] {
                         let plain = run::<Plain>(rows, head_dim, width);
                         if std::arch::is_x86_feature_detected!("avx512f") {
-                            assert_eq!(run::<x86::Avx512>(rows, head_dim, width), plain, "AVX-512 {rows} {head_dim} {width}");
+                            assert_eq!(
+                                run::<x86::Avx512>(rows, head_dim, width),
+                                plain,
+                                "AVX-512 {rows} {head_dim} {width}"
+                            );
                         }
                         if std::arch::is_x86_feature_detected!("fma") {
-                            assert_eq!(run::<x86::Avx2>(rows, head_dim, width), plain, "AVX2 {rows} {head_dim} {width}");
+                            assert_eq!(
+                                run::<x86::Avx2>(rows, head_dim, width),
+                                plain,
+                                "AVX2 {rows} {head_dim} {width}"
+                            );
                         }
                     }
                 }
@@ -791,7 +898,10 @@ mod tests {
             let x = i as f32 / 1000.0;
             let exact = f64::from(x).exp();
             let got = f64::from(exp(x));
-            assert!((got - exact).abs() <= 2.0 * exact * f64::from(f32::EPSILON), "exp({x}) = {got}, not {exact}");
+            assert!(
+                (got - exact).abs() <= 2.0 * exact * f64::from(f32::EPSILON),
+                "exp({x}) = {got}, not {exact}"
+            );
         }
         assert_eq!(exp(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp(0.0), 1.0);
@@ -799,13 +909,27 @@ mod tests {
 
     /// Attention of one query row over `k`, `v` `[tokens, head_dim]` in f64.
     fn oracle(q: &[f32], k: &[f32], v: &[f32], head_dim: usize) -> Vec<f64> {
-        let scores: Vec<f64> =
-            k.chunks_exact(head_dim).map(|k| k.iter().zip(q).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()).collect();
+        let scores: Vec<f64> = k
+            .chunks_exact(head_dim)
+            .map(|k| {
+                k.iter()
+                    .zip(q)
+                    .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                    .sum()
+            })
+            .collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
         let sum: f64 = weights.iter().sum();
         (0..head_dim)
-            .map(|d| weights.iter().zip(v.chunks_exact(head_dim)).map(|(w, v)| w * f64::from(v[d])).sum::<f64>() / sum)
+            .map(|d| {
+                weights
+                    .iter()
+                    .zip(v.chunks_exact(head_dim))
+                    .map(|(w, v)| w * f64::from(v[d]))
+                    .sum::<f64>()
+                    / sum
+            })
             .collect()
     }
 
@@ -823,7 +947,15 @@ mod tests {
             let mut s = vec![0.0; tile];
             scores(q, 1, head_dim, &keys, tile, &[0.0], &mut s);
             weigh(&mut partial, 0, &mut s, here);
-            accumulate_any(&s, 1, tile, &v[start * head_dim..], here, head_dim, partial.out());
+            accumulate_any(
+                &s,
+                1,
+                tile,
+                &v[start * head_dim..],
+                here,
+                head_dim,
+                partial.out(),
+            );
         }
         partial
     }
@@ -832,8 +964,16 @@ mod tests {
     fn tiles_and_merged_partials_equal_the_f64_oracle() {
         for head_dim in [8, 16, 64, 80] {
             for tokens in [1, 2, 15, 16, 17, 31, 33, 97] {
-                let wave = |f: f32, len: usize| (0..len).map(|i| (i as f32 * f).sin() * 1.5).collect::<Vec<_>>();
-                let (q, k, v) = (wave(0.7, head_dim), wave(0.31, tokens * head_dim), wave(0.53, tokens * head_dim));
+                let wave = |f: f32, len: usize| {
+                    (0..len)
+                        .map(|i| (i as f32 * f).sin() * 1.5)
+                        .collect::<Vec<_>>()
+                };
+                let (q, k, v) = (
+                    wave(0.7, head_dim),
+                    wave(0.31, tokens * head_dim),
+                    wave(0.53, tokens * head_dim),
+                );
                 let expected = oracle(&q, &k, &v, head_dim);
                 let mut whole = attend(&q, &k, &v, head_dim, 32);
                 whole.finish();
@@ -843,7 +983,10 @@ mod tests {
                 merged.finish();
                 for (d, e) in expected.iter().enumerate() {
                     for got in [whole.out()[d], merged.out()[d]] {
-                        assert!((f64::from(got) - e).abs() < 2e-5, "head_dim {head_dim}, {tokens} tokens: {got}, not {e}");
+                        assert!(
+                            (f64::from(got) - e).abs() < 2e-5,
+                            "head_dim {head_dim}, {tokens} tokens: {got}, not {e}"
+                        );
                     }
                 }
             }

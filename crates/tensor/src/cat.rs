@@ -13,7 +13,12 @@ impl Tensor {
     /// fit the first, [`Error::Device`] off the CPU.
     pub fn cat(tensors: &[&Self], dim: usize) -> Result<Self> {
         let Some((&first, rest)) = tensors.split_first() else {
-            return Err(Error::argument("cat", "tensors", "at least one tensor", "none"));
+            return Err(Error::argument(
+                "cat",
+                "tensors",
+                "at least one tensor",
+                "none",
+            ));
         };
         first.layout().check_dim("cat", dim)?;
         first.check_host("cat")?;

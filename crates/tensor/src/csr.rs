@@ -23,7 +23,12 @@ impl Csr {
     /// # Errors
     /// [`Error::Argument`] where `indptr` does not rise from 0 to the number of entries, a column is not below `cols`, or there are
     /// not as many values as indices.
-    pub fn new(cols: usize, indptr: Vec<usize>, indices: Vec<u32>, values: Option<Vec<f32>>) -> Result<Self> {
+    pub fn new(
+        cols: usize,
+        indptr: Vec<usize>,
+        indices: Vec<u32>,
+        values: Option<Vec<f32>>,
+    ) -> Result<Self> {
         const OP: &str = "Csr::new";
         if indptr.first() != Some(&0) || indptr.last() != Some(&indices.len()) {
             return Err(Error::argument(
@@ -42,14 +47,29 @@ impl Csr {
             ));
         }
         if let Some(column) = indices.iter().find(|&&column| column as usize >= cols) {
-            return Err(Error::argument(OP, "indices", format!("below {cols}"), column.to_string()));
+            return Err(Error::argument(
+                OP,
+                "indices",
+                format!("below {cols}"),
+                column.to_string(),
+            ));
         }
         if let Some(values) = &values
             && values.len() != indices.len()
         {
-            return Err(Error::argument(OP, "values", format!("{} values", indices.len()), values.len().to_string()));
+            return Err(Error::argument(
+                OP,
+                "values",
+                format!("{} values", indices.len()),
+                values.len().to_string(),
+            ));
         }
-        Ok(Self { cols, indptr, indices, values })
+        Ok(Self {
+            cols,
+            indptr,
+            indices,
+            values,
+        })
     }
 
     /// Number of rows.
@@ -94,7 +114,11 @@ impl Csr {
         }
     }
 
-    fn product<T: Real>(&self, dense: &Tensor, add_scaled: impl Fn(T, &[T], &mut [T]) + Send + Sync) -> Result<Tensor> {
+    fn product<T: Real>(
+        &self,
+        dense: &Tensor,
+        add_scaled: impl Fn(T, &[T], &mut [T]) + Send + Sync,
+    ) -> Result<Tensor> {
         const OP: &str = "spmm";
         let &[rows, d] = dense.shape() else {
             return Err(self.shape_error(dense));
@@ -106,19 +130,32 @@ impl Csr {
         let dense = dense.contiguous_slice::<T>(OP)?;
         let shape = [self.rows(), d];
         let mut out = zeroed::<T>(OP, check_len(OP, &shape)?)?;
-        par::rows(&mut out, d, self.indices.len().saturating_mul(d), |row, out| {
-            for entry in self.indptr[row]..self.indptr[row + 1] {
-                let value = self.values.as_ref().map_or(T::ONE, |values| T::from_double(f64::from(values[entry])));
-                add_scaled(value, &dense[self.indices[entry] as usize * d..][..d], out);
-            }
-        });
+        par::rows(
+            &mut out,
+            d,
+            self.indices.len().saturating_mul(d),
+            |row, out| {
+                for entry in self.indptr[row]..self.indptr[row + 1] {
+                    let value = self
+                        .values
+                        .as_ref()
+                        .map_or(T::ONE, |values| T::from_double(f64::from(values[entry])));
+                    add_scaled(value, &dense[self.indices[entry] as usize * d..][..d], out);
+                }
+            },
+        );
         Tensor::from_vec(out, &shape)
     }
 
     fn shape_error(&self, dense: &Tensor) -> Error {
         Error::shape(
             "spmm",
-            format!("[{}, d] beside the sparse [{}, {}]", self.cols, self.rows(), self.cols),
+            format!(
+                "[{}, d] beside the sparse [{}, {}]",
+                self.cols,
+                self.rows(),
+                self.cols
+            ),
             format!("{:?}", dense.shape()),
         )
     }

@@ -115,7 +115,14 @@ pub trait Driver: Send + Sync + Debug {
     ///
     /// # Errors
     /// The kernel can't be loaded or the launch is beyond the device's limits.
-    fn launch(&self, kernel: &Kernel, grid: [u32; 3], block: [u32; 3], shared: u32, args: &[Arg]) -> Result<()>;
+    fn launch(
+        &self,
+        kernel: &Kernel,
+        grid: [u32; 3],
+        block: [u32; 3],
+        shared: u32,
+        args: &[Arg],
+    ) -> Result<()>;
 
     /// Waits for all work.
     ///

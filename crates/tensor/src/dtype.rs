@@ -63,7 +63,9 @@ impl fmt::Display for DType {
 }
 
 /// A Rust type that can be a tensor's element. The eight types of [`DType`] implement it; it is sealed.
-pub trait Element: bytemuck::Pod + PartialOrd + fmt::Debug + fmt::Display + Send + Sync + sealed::Stored {
+pub trait Element:
+    bytemuck::Pod + PartialOrd + fmt::Debug + fmt::Display + Send + Sync + sealed::Stored
+{
     /// The type as a value.
     const DTYPE: DType;
 

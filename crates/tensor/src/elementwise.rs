@@ -48,7 +48,11 @@ impl Tensor {
     /// Those of every one-operand operation: [`Error::DType`](crate::Error::DType) for integers,
     /// [`Error::Device`](crate::Error::Device) off the CPU, [`Error::Memory`](crate::Error::Memory).
     pub fn add_scalar(&self, value: f64) -> Result<Self> {
-        self.unary("add_scalar", |x, out| each(x, out, |x| x + value as f32), |x| x + value)
+        self.unary(
+            "add_scalar",
+            |x, out| each(x, out, |x| x + value as f32),
+            |x| x + value,
+        )
     }
 
     /// `x · value`, with `value` rounded to the element type (f32 for halves).
@@ -56,7 +60,11 @@ impl Tensor {
     /// # Errors
     /// Those of [`add_scalar`](Self::add_scalar).
     pub fn mul_scalar(&self, value: f64) -> Result<Self> {
-        self.unary("mul_scalar", |x, out| each(x, out, |x| x * value as f32), |x| x * value)
+        self.unary(
+            "mul_scalar",
+            |x, out| each(x, out, |x| x * value as f32),
+            |x| x * value,
+        )
     }
 
     /// `−x`.
@@ -120,7 +128,11 @@ impl Tensor {
     /// # Errors
     /// Those of [`add_scalar`](Self::add_scalar).
     pub fn relu(&self) -> Result<Self> {
-        self.unary("relu", |x, out| each(x, out, |x| if x < 0.0 { 0.0 } else { x }), |x| if x < 0.0 { 0.0 } else { x })
+        self.unary(
+            "relu",
+            |x, out| each(x, out, |x| if x < 0.0 { 0.0 } else { x }),
+            |x| if x < 0.0 { 0.0 } else { x },
+        )
     }
 
     /// `x · Φ(x)` with the normal distribution function Φ (Hendrycks and Gimpel, 2016).
@@ -137,7 +149,8 @@ impl Tensor {
     /// Those of [`add_scalar`](Self::add_scalar).
     pub fn gelu_tanh(&self) -> Result<Self> {
         self.unary("gelu_tanh", simd::gelu_tanh, |x| {
-            0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
+            0.5 * x
+                * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
         })
     }
 
@@ -149,17 +162,25 @@ impl Tensor {
     ) -> Result<Self> {
         self.check_float(op)?;
         match self.dtype() {
-            DType::F64 => self.mapped_slices(op, |x: &[f64], out: &mut [f64]| each(x, out, &f64_value)),
+            DType::F64 => {
+                self.mapped_slices(op, |x: &[f64], out: &mut [f64]| each(x, out, &f64_value))
+            }
             DType::F32 => self.mapped_slices(op, f32_slice),
             _ => self.through_f32(|wide| wide.mapped_slices(op, f32_slice)),
         }
     }
 
-    fn mapped_slices<T: Real>(&self, op: &'static str, f: impl Fn(&[T], &mut [T]) + Send + Sync) -> Result<Self> {
+    fn mapped_slices<T: Real>(
+        &self,
+        op: &'static str,
+        f: impl Fn(&[T], &mut [T]) + Send + Sync,
+    ) -> Result<Self> {
         let x = self.contiguous()?;
         let x = x.contiguous_slice::<T>(op)?;
         let mut out = zeroed::<T>(op, x.len())?;
-        par::pieces(&mut out, COST * x.len(), |start, out| f(&x[start..start + out.len()], out));
+        par::pieces(&mut out, COST * x.len(), |start, out| {
+            f(&x[start..start + out.len()], out)
+        });
         Self::from_vec(out, self.shape())
     }
 
@@ -176,10 +197,17 @@ impl Tensor {
     fn combined<T: Real>(&self, op: &'static str, rhs: &Self, f: Binary) -> Result<Self> {
         let shape = broadcast_shapes(op, self.shape(), rhs.shape())?;
         let (a, b) = (self.buffer::<T>(op)?, rhs.buffer::<T>(op)?);
-        let walk = Walk::new([&self.layout().broadcast_for(op, &shape)?, &rhs.layout().broadcast_for(op, &shape)?]);
+        let walk = Walk::new([
+            &self.layout().broadcast_for(op, &shape)?,
+            &rhs.layout().broadcast_for(op, &shape)?,
+        ]);
         let mut out = zeroed::<T>(op, check_len(op, &shape)?)?;
         let len = out.len();
-        let operands = Operands { a, b, steps: walk.steps() };
+        let operands = Operands {
+            a,
+            b,
+            steps: walk.steps(),
+        };
         par::pieces(&mut out, len, |start, piece| {
             walk.segments(start, piece.len(), |range, at| {
                 let out = &mut piece[range];
@@ -218,11 +246,23 @@ impl<T: Real> Operands<'_, T> {
     fn combine(&self, [a, b]: [usize; 2], out: &mut [T], f: impl Fn(T, T) -> T) {
         let (a, b) = (&self.a[a..], &self.b[b..]);
         match self.steps {
-            [1, 1] => out.iter_mut().zip(a).zip(b).for_each(|((out, &a), &b)| *out = f(a, b)),
-            [1, 0] => out.iter_mut().zip(a).for_each(|(out, &a)| *out = f(a, b[0])),
-            [0, 1] => out.iter_mut().zip(b).for_each(|(out, &b)| *out = f(a[0], b)),
+            [1, 1] => out
+                .iter_mut()
+                .zip(a)
+                .zip(b)
+                .for_each(|((out, &a), &b)| *out = f(a, b)),
+            [1, 0] => out
+                .iter_mut()
+                .zip(a)
+                .for_each(|(out, &a)| *out = f(a, b[0])),
+            [0, 1] => out
+                .iter_mut()
+                .zip(b)
+                .for_each(|(out, &b)| *out = f(a[0], b)),
             [a_step, b_step] => {
-                out.iter_mut().enumerate().for_each(|(i, out)| *out = f(a[i * a_step], b[i * b_step]));
+                out.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, out)| *out = f(a[i * a_step], b[i * b_step]));
             }
         }
     }

@@ -92,12 +92,24 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn shape(op: &'static str, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Self::Shape { op, expected: expected.into(), found: found.into() }
+    pub(crate) fn shape(
+        op: &'static str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Self::Shape {
+            op,
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     pub(crate) fn dtype(op: &'static str, expected: impl Into<String>, found: DType) -> Self {
-        Self::DType { op, expected: expected.into(), found }
+        Self::DType {
+            op,
+            expected: expected.into(),
+            found,
+        }
     }
 
     pub(crate) fn argument(
@@ -106,6 +118,11 @@ impl Error {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Self::Argument { op, argument, expected: expected.into(), found: found.into() }
+        Self::Argument {
+            op,
+            argument,
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 }

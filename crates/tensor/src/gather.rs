@@ -39,7 +39,8 @@ impl Tensor {
         match self.dtype() {
             DType::F64 => self.scatter_rows::<f64>(&index, rows),
             DType::F32 => self.scatter_rows::<f32>(&index, rows),
-            _ => self.through_f32(|wide| wide.scatter_rows::<f32>(&index, &rows.to_dtype(DType::F32)?)),
+            _ => self
+                .through_f32(|wide| wide.scatter_rows::<f32>(&index, &rows.to_dtype(DType::F32)?)),
         }
     }
 
@@ -55,7 +56,12 @@ impl Tensor {
         index.buffer::<u32>(op)?;
         let index = index.to_vec::<u32>()?;
         match index.iter().find(|&&i| i as usize >= n) {
-            Some(i) => Err(Error::argument(op, "index", format!("below {n}"), i.to_string())),
+            Some(i) => Err(Error::argument(
+                op,
+                "index",
+                format!("below {n}"),
+                i.to_string(),
+            )),
             None => Ok(index),
         }
     }
@@ -67,7 +73,12 @@ impl Tensor {
         let mut out = zeroed::<T>(OP, check_len(OP, &shape)?)?;
         let row = self.shape()[1..].iter().product::<usize>();
         let work = out.len();
-        if row > 0 && self.narrow(0, 0, 1.min(self.shape()[0]))?.layout().is_contiguous() {
+        if row > 0
+            && self
+                .narrow(0, 0, 1.min(self.shape()[0]))?
+                .layout()
+                .is_contiguous()
+        {
             // The rows are whole, wherever they are: an embedding table is not copied for the few rows taken from it.
             let (start, stride) = (self.layout().offset(), self.layout().stride()[0]);
             par::rows(&mut out, row, work, |i, out| {
@@ -76,7 +87,9 @@ impl Tensor {
         } else {
             let table = self.contiguous()?;
             let table = table.contiguous_slice::<T>(OP)?;
-            par::rows(&mut out, row, work, |i, out| out.copy_from_slice(&table[index[i] as usize * row..][..row]));
+            par::rows(&mut out, row, work, |i, out| {
+                out.copy_from_slice(&table[index[i] as usize * row..][..row])
+            });
         }
         Self::from_vec(out, &shape)
     }
@@ -94,7 +107,10 @@ impl Tensor {
                 let (from, until) = (to.max(start), (to + row).min(start + piece.len()));
                 if from < until {
                     let values = &rows[i * row + (from - to)..i * row + (until - to)];
-                    piece[from - start..until - start].iter_mut().zip(values).for_each(|(to, &from)| *to += from);
+                    piece[from - start..until - start]
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(to, &from)| *to += from);
                 }
             }
         });

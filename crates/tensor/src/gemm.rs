@@ -21,21 +21,40 @@ const PARALLEL: usize = 1 << 18;
 /// # Panics
 /// If the inner sizes differ, or a matrix reaches beyond its slice. Callers have checked both; the asserts are what the safety of
 /// this function rests on.
-pub(crate) fn product<T: Real>(lhs: Strided<'_, T>, rhs: Strided<'_, T>, out: &mut [T], out_stride: usize) {
+pub(crate) fn product<T: Real>(
+    lhs: Strided<'_, T>,
+    rhs: Strided<'_, T>,
+    out: &mut [T],
+    out_stride: usize,
+) {
     let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
     assert_eq!(rhs.rows, k, "inner sizes of a matrix product");
     if m == 0 || n == 0 {
         return;
     }
-    assert!(m == 1 || out_stride >= n, "rows of a matrix product overlap");
-    assert!(reach(m, n, out_stride, 1).is_some_and(|last| last < out.len()), "out of a matrix product is too short");
+    assert!(
+        m == 1 || out_stride >= n,
+        "rows of a matrix product overlap"
+    );
+    assert!(
+        reach(m, n, out_stride, 1).is_some_and(|last| last < out.len()),
+        "out of a matrix product is too short"
+    );
     if k == 0 {
         (0..m).for_each(|i| out[i * out_stride..][..n].fill(T::ZERO));
         return;
     }
     for matrix in [lhs, rhs] {
-        let last = reach(matrix.rows, matrix.cols, matrix.row_stride, matrix.col_stride);
-        assert!(last.is_some_and(|last| last < matrix.data.len()), "operand of a matrix product is too short");
+        let last = reach(
+            matrix.rows,
+            matrix.cols,
+            matrix.row_stride,
+            matrix.col_stride,
+        );
+        assert!(
+            last.is_some_and(|last| last < matrix.data.len()),
+            "operand of a matrix product is too short"
+        );
     }
     let threads = rayon::current_num_threads();
     let parallelism = if threads > 1 && m.saturating_mul(n).saturating_mul(k) >= PARALLEL {
@@ -76,5 +95,7 @@ pub(crate) fn product<T: Real>(lhs: Strided<'_, T>, rhs: Strided<'_, T>, out: &m
 
 /// Greatest position of a non-empty strided matrix.
 fn reach(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Option<usize> {
-    (rows - 1).checked_mul(row_stride)?.checked_add((cols - 1).checked_mul(col_stride)?)
+    (rows - 1)
+        .checked_mul(row_stride)?
+        .checked_add((cols - 1).checked_mul(col_stride)?)
 }

@@ -66,7 +66,10 @@ impl Kernel {
             if parameter.kind != arg.kind() {
                 return Err(Error::Launch {
                     kernel: self.entry,
-                    expected: format!("argument {at} ({}) of kind {:?}", parameter.name, parameter.kind),
+                    expected: format!(
+                        "argument {at} ({}) of kind {:?}",
+                        parameter.name, parameter.kind
+                    ),
                     found: format!("{arg:?}"),
                 });
             }

@@ -74,11 +74,17 @@ impl Layout {
     /// [`Error::Argument`] for a dimension or a range that isn't there.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Self> {
         self.check_dim("narrow", dim)?;
-        if start.checked_add(len).is_none_or(|end| end > self.shape[dim]) {
+        if start
+            .checked_add(len)
+            .is_none_or(|end| end > self.shape[dim])
+        {
             return Err(Error::argument(
                 "narrow",
                 "start + len",
-                format!("at most {} in dimension {dim} of {:?}", self.shape[dim], self.shape),
+                format!(
+                    "at most {} in dimension {dim} of {:?}",
+                    self.shape[dim], self.shape
+                ),
                 format!("{start} + {len}"),
             ));
         }
@@ -111,12 +117,18 @@ impl Layout {
     pub fn permute(&self, dims: &[usize]) -> Result<Self> {
         let mut seen = vec![false; self.rank()];
         let valid = dims.len() == self.rank()
-            && dims.iter().all(|&dim| dim < seen.len() && !std::mem::replace(&mut seen[dim], true));
+            && dims
+                .iter()
+                .all(|&dim| dim < seen.len() && !std::mem::replace(&mut seen[dim], true));
         if !valid {
             return Err(Error::argument(
                 "permute",
                 "dims",
-                format!("a permutation of the {} dimensions of {:?}", self.rank(), self.shape),
+                format!(
+                    "a permutation of the {} dimensions of {:?}",
+                    self.rank(),
+                    self.shape
+                ),
                 format!("{dims:?}"),
             ));
         }
@@ -150,9 +162,16 @@ impl Layout {
             ));
         }
         if self.is_contiguous() {
-            return Ok(Some(Self { offset: self.offset, ..target }));
+            return Ok(Some(Self {
+                offset: self.offset,
+                ..target
+            }));
         }
-        Ok(self.restride(shape).map(|stride| Self { shape: shape.to_vec(), stride, offset: self.offset }))
+        Ok(self.restride(shape).map(|stride| Self {
+            shape: shape.to_vec(),
+            stride,
+            offset: self.offset,
+        }))
     }
 
     /// A dimension of size 1 put in before dimension `dim`.
@@ -205,12 +224,22 @@ impl Layout {
         for dim in (1..shape.len()).rev() {
             stride[dim - 1] = stride[dim] * shape[dim].max(1);
         }
-        Self { shape: shape.to_vec(), stride, offset: 0 }
+        Self {
+            shape: shape.to_vec(),
+            stride,
+            offset: 0,
+        }
     }
 
     pub(crate) fn broadcast_for(&self, op: &'static str, shape: &[usize]) -> Result<Self> {
         check_len(op, shape)?;
-        let error = || Error::shape(op, format!("a shape that broadcasts to {shape:?}"), format!("{:?}", self.shape));
+        let error = || {
+            Error::shape(
+                op,
+                format!("a shape that broadcasts to {shape:?}"),
+                format!("{:?}", self.shape),
+            )
+        };
         let new = shape.len().checked_sub(self.rank()).ok_or_else(error)?;
         let mut stride = vec![0; shape.len()];
         for (dim, (&size, &step)) in self.shape.iter().zip(&self.stride).enumerate() {
@@ -220,26 +249,44 @@ impl Layout {
                 return Err(error());
             }
         }
-        Ok(Self { shape: shape.to_vec(), stride, offset: self.offset })
+        Ok(Self {
+            shape: shape.to_vec(),
+            stride,
+            offset: self.offset,
+        })
     }
 
     /// The layout without its two innermost dimensions, which it has.
     pub(crate) fn outer(&self) -> Self {
         let rank = self.rank() - 2;
-        Self { shape: self.shape[..rank].to_vec(), stride: self.stride[..rank].to_vec(), offset: self.offset }
+        Self {
+            shape: self.shape[..rank].to_vec(),
+            stride: self.stride[..rank].to_vec(),
+            offset: self.offset,
+        }
     }
 
     pub(crate) fn check_dim(&self, op: &'static str, dim: usize) -> Result<()> {
         if dim < self.rank() {
             return Ok(());
         }
-        Err(Error::argument(op, "dim", format!("below the rank {} of {:?}", self.rank(), self.shape), dim.to_string()))
+        Err(Error::argument(
+            op,
+            "dim",
+            format!("below the rank {} of {:?}", self.rank(), self.shape),
+            dim.to_string(),
+        ))
     }
 
     /// Strides under which `shape`, of as many elements, reads this non-empty view in the same order.
     fn restride(&self, shape: &[usize]) -> Option<Vec<usize>> {
-        let old: Vec<(usize, usize)> =
-            self.shape.iter().copied().zip(self.stride.iter().copied()).filter(|&(size, _)| size != 1).collect();
+        let old: Vec<(usize, usize)> = self
+            .shape
+            .iter()
+            .copied()
+            .zip(self.stride.iter().copied())
+            .filter(|&(size, _)| size != 1)
+            .collect();
         let mut stride = vec![1; shape.len()];
         let (mut first, mut new_first) = (0, 0);
         while first < old.len() {
@@ -272,7 +319,11 @@ impl Layout {
 
 impl fmt::Debug for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shape {:?} stride {:?} offset {}", self.shape, self.stride, self.offset)
+        write!(
+            f,
+            "shape {:?} stride {:?} offset {}",
+            self.shape, self.stride, self.offset
+        )
     }
 }
 
@@ -280,14 +331,20 @@ impl fmt::Debug for Layout {
 pub(crate) fn broadcast_shapes(op: &'static str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
     let rank = a.len().max(b.len());
     let size = |shape: &[usize], dim: usize| {
-        (dim + shape.len()).checked_sub(rank).map_or(1, |dim| shape[dim])
+        (dim + shape.len())
+            .checked_sub(rank)
+            .map_or(1, |dim| shape[dim])
     };
     (0..rank)
         .map(|dim| match (size(a, dim), size(b, dim)) {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            _ => Err(Error::shape(op, "shapes that broadcast to each other", format!("{a:?} and {b:?}"))),
+            _ => Err(Error::shape(
+                op,
+                "shapes that broadcast to each other",
+                format!("{a:?} and {b:?}"),
+            )),
         })
         .collect()
 }
@@ -298,5 +355,11 @@ pub(crate) fn check_len(op: &'static str, shape: &[usize]) -> Result<usize> {
         .iter()
         .try_fold(1usize, |len, &size| len.checked_mul(size.max(1)))
         .map(|len| if shape.contains(&0) { 0 } else { len })
-        .ok_or_else(|| Error::shape(op, "a number of elements that fits usize", format!("{shape:?}")))
+        .ok_or_else(|| {
+            Error::shape(
+                op,
+                "a number of elements that fits usize",
+                format!("{shape:?}"),
+            )
+        })
 }

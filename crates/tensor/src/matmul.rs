@@ -27,22 +27,44 @@ impl Tensor {
         self.check_alike(OP, rhs)?;
         let (a, b) = (self.shape(), rhs.shape());
         let ([a_batch @ .., m, k], [b_batch @ .., b_k, n]) = (a, b) else {
-            return Err(Error::shape(OP, "[…, m, k] × […, k, n]", format!("{a:?} × {b:?}")));
+            return Err(Error::shape(
+                OP,
+                "[…, m, k] × […, k, n]",
+                format!("{a:?} × {b:?}"),
+            ));
         };
         if k != b_k {
-            return Err(Error::shape(OP, "[…, m, k] × […, k, n] of one k", format!("{a:?} × {b:?}")));
+            return Err(Error::shape(
+                OP,
+                "[…, m, k] × […, k, n] of one k",
+                format!("{a:?} × {b:?}"),
+            ));
         }
         let batch = broadcast_shapes(OP, a_batch, b_batch)?;
         let views = Batches {
-            lhs: self.layout().broadcast_for(OP, &[&batch[..], &[*m, *k]].concat())?,
-            rhs: rhs.layout().broadcast_for(OP, &[&batch[..], &[*k, *n]].concat())?,
+            lhs: self
+                .layout()
+                .broadcast_for(OP, &[&batch[..], &[*m, *k]].concat())?,
+            rhs: rhs
+                .layout()
+                .broadcast_for(OP, &[&batch[..], &[*k, *n]].concat())?,
             shape: [&batch[..], &[*m, *n]].concat(),
         };
         match self.dtype() {
             DType::F64 => views.multiply(self.buffer::<f64>(OP)?, rhs.buffer(OP)?, gemm::product),
-            DType::F32 => views.multiply(self.buffer::<f32>(OP)?, rhs.buffer(OP)?, product::product),
-            DType::F16 => views.multiply(self.buffer::<half::f16>(OP)?, rhs.buffer(OP)?, product_widened),
-            _ => views.multiply(self.buffer::<half::bf16>(OP)?, rhs.buffer(OP)?, product_widened),
+            DType::F32 => {
+                views.multiply(self.buffer::<f32>(OP)?, rhs.buffer(OP)?, product::product)
+            }
+            DType::F16 => views.multiply(
+                self.buffer::<half::f16>(OP)?,
+                rhs.buffer(OP)?,
+                product_widened,
+            ),
+            _ => views.multiply(
+                self.buffer::<half::bf16>(OP)?,
+                rhs.buffer(OP)?,
+                product_widened,
+            ),
         }
     }
 
@@ -52,7 +74,11 @@ impl Tensor {
     /// As [`matmul`](Self::matmul), [`Error::Shape`] for other ranks.
     pub fn matvec(&self, vector: &Self) -> Result<Self> {
         let (&[n, k], &[len]) = (self.shape(), vector.shape()) else {
-            return Err(Error::shape("matvec", "[n, k] × [k]", format!("{:?} × {:?}", self.shape(), vector.shape())));
+            return Err(Error::shape(
+                "matvec",
+                "[n, k] × [k]",
+                format!("{:?} × {:?}", self.shape(), vector.shape()),
+            ));
         };
         if k != len {
             return Err(Error::shape(
@@ -61,7 +87,10 @@ impl Tensor {
                 format!("{:?} × {:?}", self.shape(), vector.shape()),
             ));
         }
-        vector.reshape(&[1, k])?.matmul(&self.transpose(0, 1)?)?.reshape(&[n])
+        vector
+            .reshape(&[1, k])?
+            .matmul(&self.transpose(0, 1)?)?
+            .reshape(&[n])
     }
 }
 
@@ -88,7 +117,12 @@ impl Batches {
         let work = out.len().saturating_mul(k);
         par::rows(&mut out, m * n, work, |batch, out| {
             batches.segments(batch, 1, |_, [lhs_start, rhs_start]| {
-                product(matrix(lhs, &self.lhs, lhs_start), matrix(rhs, &self.rhs, rhs_start), out, n);
+                product(
+                    matrix(lhs, &self.lhs, lhs_start),
+                    matrix(rhs, &self.rhs, rhs_start),
+                    out,
+                    n,
+                );
             });
         });
         Tensor::from_vec(out, &self.shape)
@@ -107,7 +141,12 @@ fn matrix<'a, T>(data: &'a [T], layout: &Layout, start: usize) -> Strided<'a, T>
     }
 }
 
-fn product_widened<T: Half>(lhs: Strided<'_, T>, rhs: Strided<'_, T>, out: &mut [T], out_stride: usize) {
+fn product_widened<T: Half>(
+    lhs: Strided<'_, T>,
+    rhs: Strided<'_, T>,
+    out: &mut [T],
+    out_stride: usize,
+) {
     let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
     let mut tile = vec![0.0; m.min(TILE) * n.min(TILE)];
     let (mut wide_lhs, mut wide_rhs) = (Vec::new(), Vec::new());
@@ -134,7 +173,11 @@ fn widened<'a, T: Half>(
     buffer: &'a mut Vec<f32>,
 ) -> Strided<'a, f32> {
     let by_columns = matrix.row_stride < matrix.col_stride;
-    let (outer, inner) = if by_columns { (cols, rows) } else { (rows, cols) };
+    let (outer, inner) = if by_columns {
+        (cols, rows)
+    } else {
+        (rows, cols)
+    };
     let (outer_stride, step) = match by_columns {
         true => (matrix.col_stride, matrix.row_stride),
         false => (matrix.row_stride, matrix.col_stride),
@@ -142,13 +185,24 @@ fn widened<'a, T: Half>(
     let first = start[0] * matrix.row_stride + start[1] * matrix.col_stride;
     buffer.resize(outer * inner, 0.0);
     for (i, out) in buffer.chunks_exact_mut(inner.max(1)).enumerate() {
-        let values = matrix.data.get(first + i * outer_stride..).unwrap_or_default();
+        let values = matrix
+            .data
+            .get(first + i * outer_stride..)
+            .unwrap_or_default();
         if step == 1 {
             T::widen(&values[..inner], out);
         } else {
-            out.iter_mut().enumerate().for_each(|(j, out)| *out = values[j * step].to_double() as f32);
+            out.iter_mut()
+                .enumerate()
+                .for_each(|(j, out)| *out = values[j * step].to_double() as f32);
         }
     }
     let (row_stride, col_stride) = if by_columns { (1, rows) } else { (cols, 1) };
-    Strided { data: buffer, rows, cols, row_stride, col_stride }
+    Strided {
+        data: buffer,
+        rows,
+        cols,
+        row_stride,
+        col_stride,
+    }
 }

@@ -18,9 +18,14 @@ impl Tensor {
             DType::F64 => self.normed(OP, [weight], |x: &[f64], [weight], out| {
                 let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
                 let factor = 1.0 / (square + f64::from(eps)).sqrt();
-                out.iter_mut().zip(x).zip(weight).for_each(|((out, x), w)| *out = x * factor * w);
+                out.iter_mut()
+                    .zip(x)
+                    .zip(weight)
+                    .for_each(|((out, x), w)| *out = x * factor * w);
             }),
-            DType::F32 => self.normed(OP, [weight], |x, [weight], out| simd::rms_norm(x, weight, eps, out)),
+            DType::F32 => self.normed(OP, [weight], |x, [weight], out| {
+                simd::rms_norm(x, weight, eps, out)
+            }),
             _ => self.through_f32(|wide| wide.rms_norm(&weight.to_dtype(DType::F32)?, eps)),
         }
     }
@@ -36,17 +41,22 @@ impl Tensor {
         match self.dtype() {
             DType::F64 => self.normed(OP, [weight, bias], |x: &[f64], [weight, bias], out| {
                 let mean = x.iter().sum::<f64>() / x.len() as f64;
-                let variance = x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
+                let variance =
+                    x.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / x.len() as f64;
                 let factor = 1.0 / (variance + f64::from(eps)).sqrt();
                 for (((out, x), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
                     *out = (x - mean) * factor * w + b;
                 }
             }),
-            DType::F32 => {
-                self.normed(OP, [weight, bias], |x, [weight, bias], out| simd::layer_norm(x, weight, bias, eps, out))
-            }
+            DType::F32 => self.normed(OP, [weight, bias], |x, [weight, bias], out| {
+                simd::layer_norm(x, weight, bias, eps, out)
+            }),
             _ => self.through_f32(|wide| {
-                wide.layer_norm(&weight.to_dtype(DType::F32)?, &bias.to_dtype(DType::F32)?, eps)
+                wide.layer_norm(
+                    &weight.to_dtype(DType::F32)?,
+                    &bias.to_dtype(DType::F32)?,
+                    eps,
+                )
             }),
         }
     }
@@ -87,7 +97,9 @@ impl Tensor {
         }
         let mut out = zeroed::<T>(op, x.len())?;
         let len = self.shape()[self.rank() - 1];
-        par::rows(&mut out, len, COST * x.len(), |row, out| f(&x[row * len..][..len], rows, out));
+        par::rows(&mut out, len, COST * x.len(), |row, out| {
+            f(&x[row * len..][..len], rows, out)
+        });
         Self::from_vec(out, self.shape())
     }
 }

@@ -14,7 +14,12 @@ pub fn worthwhile(work: usize) -> bool {
 ///
 /// Elements behind the last whole row are left alone. The result does not depend on the number of threads as long as `f` depends
 /// on its arguments alone.
-pub fn rows<T: Send>(out: &mut [T], row_len: usize, work: usize, f: impl Fn(usize, &mut [T]) + Send + Sync) {
+pub fn rows<T: Send>(
+    out: &mut [T],
+    row_len: usize,
+    work: usize,
+    f: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
     if row_len == 0 {
         return;
     }
@@ -22,9 +27,14 @@ pub fn rows<T: Send>(out: &mut [T], row_len: usize, work: usize, f: impl Fn(usiz
         let count = out.len() / row_len;
         // Few rows a task lets the pool even out rows of different cost, too few drown in bookkeeping.
         let least = (count * (THRESHOLD / 4) / work).max(1);
-        out.par_chunks_exact_mut(row_len).enumerate().with_min_len(least).for_each(|(row, values)| f(row, values));
+        out.par_chunks_exact_mut(row_len)
+            .enumerate()
+            .with_min_len(least)
+            .for_each(|(row, values)| f(row, values));
     } else {
-        out.chunks_exact_mut(row_len).enumerate().for_each(|(row, values)| f(row, values));
+        out.chunks_exact_mut(row_len)
+            .enumerate()
+            .for_each(|(row, values)| f(row, values));
     }
 }
 
@@ -37,5 +47,7 @@ pub fn pieces<T: Send>(out: &mut [T], work: usize, f: impl Fn(usize, &mut [T]) +
     }
     let tasks = (work / (THRESHOLD / 4)).min(4 * rayon::current_num_threads());
     let len = out.len().div_ceil(tasks).max(1);
-    out.par_chunks_mut(len).enumerate().for_each(|(piece, values)| f(piece * len, values));
+    out.par_chunks_mut(len)
+        .enumerate()
+        .for_each(|(piece, values)| f(piece * len, values));
 }

@@ -20,9 +20,29 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 ///
 /// # Panics
 /// If a slice is too short for its shape, or `out_stride < n` with more than one row.
-pub fn rows_by_rows(x: &[f32], m: usize, w: &[f32], n: usize, k: usize, out: &mut [f32], out_stride: usize) {
-    let lhs = Strided { data: x, rows: m, cols: k, row_stride: k, col_stride: 1 };
-    let rhs = Strided { data: w, rows: k, cols: n, row_stride: 1, col_stride: k };
+pub fn rows_by_rows(
+    x: &[f32],
+    m: usize,
+    w: &[f32],
+    n: usize,
+    k: usize,
+    out: &mut [f32],
+    out_stride: usize,
+) {
+    let lhs = Strided {
+        data: x,
+        rows: m,
+        cols: k,
+        row_stride: k,
+        col_stride: 1,
+    };
+    let rhs = Strided {
+        data: w,
+        rows: k,
+        cols: n,
+        row_stride: 1,
+        col_stride: k,
+    };
     product(lhs, rhs, out, out_stride);
 }
 
@@ -31,7 +51,12 @@ pub fn rows_by_rows(x: &[f32], m: usize, w: &[f32], n: usize, k: usize, out: &mu
 pub const FEW_ROWS: usize = 16;
 
 /// The product of two strided matrices by the kernel that suits them.
-pub(crate) fn product(lhs: Strided<'_, f32>, rhs: Strided<'_, f32>, out: &mut [f32], out_stride: usize) {
+pub(crate) fn product(
+    lhs: Strided<'_, f32>,
+    rhs: Strided<'_, f32>,
+    out: &mut [f32],
+    out_stride: usize,
+) {
     if lhs.rows == 0 || rhs.cols == 0 {
         return;
     }
@@ -44,7 +69,10 @@ pub(crate) fn product(lhs: Strided<'_, f32>, rhs: Strided<'_, f32>, out: &mut [f
     let weights = |j: usize| &rhs.data[j * rhs.col_stride..][..k];
     if m == 1 {
         return par::pieces(&mut out[..n], work, |start, piece| {
-            piece.iter_mut().zip(start..).for_each(|(out, j)| *out = simd::dot(&lhs.data[..k], weights(j)));
+            piece
+                .iter_mut()
+                .zip(start..)
+                .for_each(|(out, j)| *out = simd::dot(&lhs.data[..k], weights(j)));
         });
     }
     // Threads share out the rows of weights, so that each is read once; that makes the result's columns, to be turned round.
@@ -53,6 +81,9 @@ pub(crate) fn product(lhs: Strided<'_, f32>, rhs: Strided<'_, f32>, out: &mut [f
         simd::rows_dot(weights(j), lhs.data, lhs.row_stride, column);
     });
     for (i, out) in out.chunks_mut(out_stride).take(m).enumerate() {
-        out[..n].iter_mut().zip(columns[i..].iter().step_by(m)).for_each(|(out, &value)| *out = value);
+        out[..n]
+            .iter_mut()
+            .zip(columns[i..].iter().step_by(m))
+            .for_each(|(out, &value)| *out = value);
     }
 }

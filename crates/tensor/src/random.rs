@@ -22,7 +22,11 @@ pub struct Philox4x32 {
 impl Philox4x32 {
     /// The stream with number `stream` of a seed, from its first number on.
     pub const fn new(seed: u64, stream: u64) -> Self {
-        Self { key: words(seed), stream: words(stream), next: 0 }
+        Self {
+            key: words(seed),
+            stream: words(stream),
+            next: 0,
+        }
     }
 
     /// The bijection itself, ten rounds.
@@ -33,7 +37,12 @@ impl Philox4x32 {
         while round < 10 {
             let [low0, high0] = words(MULTIPLIERS[0] * counter[0] as u64);
             let [low1, high1] = words(MULTIPLIERS[1] * counter[2] as u64);
-            counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0];
+            counter = [
+                high1 ^ counter[1] ^ key[0],
+                low1,
+                high0 ^ counter[3] ^ key[1],
+                low0,
+            ];
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
             round += 1;
         }
@@ -57,7 +66,8 @@ impl Philox4x32 {
         let even = i & !1;
         // In (0, 1], so that the logarithm is finite.
         let radius = (f64::from(self.u32_at(even)) + 1.0) * SCALE;
-        let (sin, cos) = (f64::from(self.u32_at(even | 1)) * SCALE * std::f64::consts::TAU).sin_cos();
+        let (sin, cos) =
+            (f64::from(self.u32_at(even | 1)) * SCALE * std::f64::consts::TAU).sin_cos();
         ((-2.0 * radius.ln()).sqrt() * if i == even { cos } else { sin }) as f32
     }
 
@@ -110,11 +120,18 @@ impl Tensor {
     }
 }
 
-fn drawn(op: &'static str, shape: &[usize], number: impl Fn(u64) -> f32 + Send + Sync) -> Result<Tensor> {
+fn drawn(
+    op: &'static str,
+    shape: &[usize],
+    number: impl Fn(u64) -> f32 + Send + Sync,
+) -> Result<Tensor> {
     let mut out = zeroed::<f32>(op, check_len(op, shape)?)?;
     let work = COST * out.len();
     par::pieces(&mut out, work, |start, piece| {
-        piece.iter_mut().zip(start as u64..).for_each(|(out, i)| *out = number(i));
+        piece
+            .iter_mut()
+            .zip(start as u64..)
+            .for_each(|(out, i)| *out = number(i));
     });
     Tensor::from_vec(out, shape)
 }

@@ -58,7 +58,13 @@ impl Half for bf16 {
             let bits = x.to_bits();
             // Half of the last place, and one less where the place is even; NaN must not be rounded to infinity.
             let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-            *out = Self::from_bits(((if x.is_nan() { bits | 0x0040_0000 } else { rounded }) >> 16) as u16);
+            *out = Self::from_bits(
+                ((if x.is_nan() {
+                    bits | 0x0040_0000
+                } else {
+                    rounded
+                }) >> 16) as u16,
+            );
         }
     }
 }
@@ -71,10 +77,15 @@ mod tests {
     fn bf16_is_rounded_to_nearest_with_ties_to_even() {
         // Every upper half with lower halves around the tie.
         for high in 0..=u32::from(u16::MAX) {
-            let x = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| f32::from_bits(high << 16 | low));
+            let x =
+                [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff].map(|low| f32::from_bits(high << 16 | low));
             let mut found = [bf16::ZERO; 6];
             bf16::narrow(&x, &mut found);
-            assert_eq!(found.map(bf16::to_bits), x.map(|x| bf16::from_f32(x).to_bits()), "upper half {high:#x}");
+            assert_eq!(
+                found.map(bf16::to_bits),
+                x.map(|x| bf16::from_f32(x).to_bits()),
+                "upper half {high:#x}"
+            );
         }
     }
 }

@@ -24,7 +24,13 @@ impl Tensor {
     /// Those of [`sum`](Self::sum).
     pub fn mean(&self, dim: usize) -> Result<Self> {
         self.check_float("mean")?;
-        self.folded("mean", dim, 0.0, |sum, x| sum + x, |sum, len| sum / len as f64)
+        self.folded(
+            "mean",
+            dim,
+            0.0,
+            |sum, x| sum + x,
+            |sum, len| sum / len as f64,
+        )
     }
 
     /// Greatest element along dimension `dim`, which disappears; NaN where there is one. Takes every dtype.
@@ -67,7 +73,11 @@ impl Tensor {
         par::rows(&mut out, 1, values.len(), |row, out| {
             let row = &values[row * len..][..len];
             let greatest = (1..len).fold(0, |best, i| {
-                if compare(row[i], row[best]) == Ordering::Greater { i } else { best }
+                if compare(row[i], row[best]) == Ordering::Greater {
+                    i
+                } else {
+                    best
+                }
             });
             // `positions_along` has checked that every position fits.
             out[0] = greatest as u32;
@@ -80,7 +90,11 @@ impl Tensor {
         if self.shape()[dim] > 0 {
             return Ok(());
         }
-        Err(Error::shape(op, format!("at least one element in dimension {dim}"), format!("{:?}", self.shape())))
+        Err(Error::shape(
+            op,
+            format!("at least one element in dimension {dim}"),
+            format!("{:?}", self.shape()),
+        ))
     }
 
     fn folded(
@@ -113,7 +127,8 @@ impl Tensor {
         let mut out = zeroed::<T>(op, check_len(op, &shape)?)?;
         if inner == 1 {
             par::rows(&mut out, 1, x.len(), |row, out| {
-                out[0] = T::from_double(finish(fold_row(&x[row * len..][..len], start, &step), len));
+                out[0] =
+                    T::from_double(finish(fold_row(&x[row * len..][..len], start, &step), len));
             });
         } else {
             par::pieces(&mut out, x.len(), |first, piece| {
@@ -124,10 +139,15 @@ impl Tensor {
                     let mut folds = vec![start; take];
                     for row in 0..len {
                         let values = &x[(outer * len + row) * inner + column..][..take];
-                        folds.iter_mut().zip(values).for_each(|(fold, x)| *fold = step(*fold, x.to_double()));
+                        folds
+                            .iter_mut()
+                            .zip(values)
+                            .for_each(|(fold, x)| *fold = step(*fold, x.to_double()));
                     }
                     let out = &mut piece[done..done + take];
-                    out.iter_mut().zip(folds).for_each(|(out, fold)| *out = T::from_double(finish(fold, len)));
+                    out.iter_mut()
+                        .zip(folds)
+                        .for_each(|(out, fold)| *out = T::from_double(finish(fold, len)));
                     done += take;
                 }
             });
@@ -141,8 +161,14 @@ fn fold_row<T: Element>(row: &[T], start: f64, step: impl Fn(f64, f64) -> f64) -
     let mut chains = [start; 8];
     let (blocks, tail) = row.as_chunks::<8>();
     for block in blocks {
-        chains.iter_mut().zip(block).for_each(|(chain, x)| *chain = step(*chain, x.to_double()));
+        chains
+            .iter_mut()
+            .zip(block)
+            .for_each(|(chain, x)| *chain = step(*chain, x.to_double()));
     }
-    chains.iter_mut().zip(tail).for_each(|(chain, x)| *chain = step(*chain, x.to_double()));
+    chains
+        .iter_mut()
+        .zip(tail)
+        .for_each(|(chain, x)| *chain = step(*chain, x.to_double()));
     chains.into_iter().fold(start, step)
 }

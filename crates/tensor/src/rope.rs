@@ -35,10 +35,18 @@ impl Tensor {
     fn turned<T: Real>(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
         const OP: &str = "rope";
         let &[tokens, heads, head_dim] = self.shape() else {
-            return Err(Error::shape(OP, "[tokens, heads, head_dim]", format!("{:?}", self.shape())));
+            return Err(Error::shape(
+                OP,
+                "[tokens, heads, head_dim]",
+                format!("{:?}", self.shape()),
+            ));
         };
         if head_dim % 2 != 0 {
-            return Err(Error::shape(OP, "an even head_dim", format!("{:?}", self.shape())));
+            return Err(Error::shape(
+                OP,
+                "an even head_dim",
+                format!("{:?}", self.shape()),
+            ));
         }
         if positions.len() != tokens {
             return Err(Error::shape(
@@ -50,8 +58,9 @@ impl Tensor {
         let x = self.contiguous()?;
         let x = x.contiguous_slice::<T>(OP)?;
         let half = head_dim / 2;
-        let frequencies: Vec<f64> =
-            (0..half).map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64)).collect();
+        let frequencies: Vec<f64> = (0..half)
+            .map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64))
+            .collect();
         let mut out = zeroed::<T>(OP, x.len())?;
         let row = heads * head_dim;
         par::rows(&mut out, row, COST * x.len(), |token, out| {
@@ -77,7 +86,8 @@ const COST: usize = 8;
 fn turn<T: Real>(x: &[T], turns: &[(T, T)], pairing: Pairing, out: &mut [T]) {
     match pairing {
         Pairing::Interleaved => {
-            for ((x, out), &(sin, cos)) in x.chunks_exact(2).zip(out.chunks_exact_mut(2)).zip(turns) {
+            for ((x, out), &(sin, cos)) in x.chunks_exact(2).zip(out.chunks_exact_mut(2)).zip(turns)
+            {
                 out[0] = x[0] * cos - x[1] * sin;
                 out[1] = x[0] * sin + x[1] * cos;
             }

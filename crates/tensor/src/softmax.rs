@@ -26,7 +26,13 @@ impl Tensor {
         self.along("log_softmax", dim, &log_softmax_f32, &log_softmax_f64)
     }
 
-    fn along(&self, op: &'static str, dim: usize, f32_row: Row<'_, f32>, f64_row: Row<'_, f64>) -> Result<Self> {
+    fn along(
+        &self,
+        op: &'static str,
+        dim: usize,
+        f32_row: Row<'_, f32>,
+        f64_row: Row<'_, f64>,
+    ) -> Result<Self> {
         self.check_float(op)?;
         self.layout().check_dim(op, dim)?;
         match self.dtype() {
@@ -41,7 +47,9 @@ impl Tensor {
         let values = x.contiguous_slice::<T>(op)?;
         let mut out = zeroed::<T>(op, values.len())?;
         let len = self.shape()[dim];
-        par::rows(&mut out, len, COST * values.len(), |row, out| f(&values[row * len..][..len], out));
+        par::rows(&mut out, len, COST * values.len(), |row, out| {
+            f(&values[row * len..][..len], out)
+        });
         Self::from_vec(out, x.shape())?.moved_back(dim)
     }
 }
@@ -61,12 +69,16 @@ fn log_softmax_f32(x: &[f32], out: &mut [f32]) {
     let max = simd::max(x);
     let log_sum = simd::shifted_exp(x, max, out).ln();
     // `out` held the exponentials for their sum alone.
-    out.iter_mut().zip(x).for_each(|(out, x)| *out = x - max - log_sum);
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(out, x)| *out = x - max - log_sum);
 }
 
 fn softmax_f64(x: &[f64], out: &mut [f64]) {
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - max).exp());
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(out, x)| *out = (x - max).exp());
     let sum: f64 = out.iter().sum();
     out.iter_mut().for_each(|out| *out /= sum);
 }
@@ -74,5 +86,7 @@ fn softmax_f64(x: &[f64], out: &mut [f64]) {
 fn log_softmax_f64(x: &[f64], out: &mut [f64]) {
     let max = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let log_sum = x.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
-    out.iter_mut().zip(x).for_each(|(out, x)| *out = x - max - log_sum);
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(out, x)| *out = x - max - log_sum);
 }

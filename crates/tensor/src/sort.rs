@@ -37,7 +37,12 @@ impl Tensor {
             return Err(Error::shape("top_k", "at least one dimension", "[]"));
         };
         if k > len {
-            return Err(Error::argument("top_k", "k", format!("at most {len} for {:?}", self.shape()), k.to_string()));
+            return Err(Error::argument(
+                "top_k",
+                "k",
+                format!("at most {len} for {:?}", self.shape()),
+                k.to_string(),
+            ));
         }
         with_element!(self.dtype(), T => self.greatest::<T>(k))
     }
@@ -63,7 +68,11 @@ impl Tensor {
     /// Dimension `dim` moved to the end, contiguous; its positions fit u32.
     pub(crate) fn positions_along(&self, op: &'static str, dim: usize) -> Result<Self> {
         if u32::try_from(self.shape()[dim]).is_err() {
-            return Err(Error::shape(op, "positions that fit u32", format!("{:?}", self.shape())));
+            return Err(Error::shape(
+                op,
+                "positions that fit u32",
+                format!("{:?}", self.shape()),
+            ));
         }
         self.moved_last(op, dim)
     }
@@ -82,9 +91,14 @@ impl Tensor {
         let mut greatest = zeroed::<T>(OP, positions.len())?;
         par::rows(&mut greatest, k, positions.len(), |row, out| {
             let (values, positions) = (&values[row * len..][..len], &positions[row * k..][..k]);
-            out.iter_mut().zip(positions).for_each(|(out, &at)| *out = values[at as usize]);
+            out.iter_mut()
+                .zip(positions)
+                .for_each(|(out, &at)| *out = values[at as usize]);
         });
-        Ok((Self::from_vec(greatest, &shape)?, Self::from_vec(positions, &shape)?))
+        Ok((
+            Self::from_vec(greatest, &shape)?,
+            Self::from_vec(positions, &shape)?,
+        ))
     }
 }
 

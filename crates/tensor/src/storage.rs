@@ -88,9 +88,18 @@ pub(crate) struct DeviceBuffer {
 impl DeviceBuffer {
     /// Copies `bytes` to new memory of `driver`. No memory is asked for where there is nothing to hold.
     pub(crate) fn upload(driver: &Arc<dyn Driver>, bytes: &[u8], dtype: DType) -> Result<Self> {
-        let pointer = if bytes.is_empty() { DevicePtr::new(0) } else { driver.alloc(bytes.len())? };
-        let buffer =
-            Self { device: Device::Gpu(driver.clone()), driver: driver.clone(), pointer, bytes: bytes.len(), dtype };
+        let pointer = if bytes.is_empty() {
+            DevicePtr::new(0)
+        } else {
+            driver.alloc(bytes.len())?
+        };
+        let buffer = Self {
+            device: Device::Gpu(driver.clone()),
+            driver: driver.clone(),
+            pointer,
+            bytes: bytes.len(),
+            dtype,
+        };
         // From here on an error drops `buffer`, and with it the allocation.
         if !bytes.is_empty() {
             driver.upload(pointer, bytes)?;
@@ -102,7 +111,8 @@ impl DeviceBuffer {
     pub(crate) fn download<T: Element>(&self, op: &'static str) -> Result<Vec<T>> {
         let mut values = zeroed::<T>(op, self.bytes / size_of::<T>())?;
         if self.bytes > 0 {
-            self.driver.download(self.pointer, bytemuck::cast_slice_mut(&mut values))?;
+            self.driver
+                .download(self.pointer, bytemuck::cast_slice_mut(&mut values))?;
         }
         Ok(values)
     }
@@ -129,6 +139,8 @@ impl Drop for DeviceBuffer {
 /// A vector of zeros, or an error where the allocator has no room: shapes come from callers, and a broadcast view can have far
 /// more elements than memory.
 pub(crate) fn zeroed<T: Element>(op: &'static str, len: usize) -> Result<Vec<T>> {
-    bytemuck::allocation::try_zeroed_vec(len)
-        .map_err(|()| Error::Memory { op, bytes: len.saturating_mul(size_of::<T>()) })
+    bytemuck::allocation::try_zeroed_vec(len).map_err(|()| Error::Memory {
+        op,
+        bytes: len.saturating_mul(size_of::<T>()),
+    })
 }

@@ -3,8 +3,8 @@
 use crate::device::{Device, DevicePtr};
 use crate::dtype::{DType, Element, with_element};
 use crate::layout::{Layout, check_len};
-use crate::storage::{DeviceBuffer, Storage, zeroed};
 use crate::real::Half;
+use crate::storage::{DeviceBuffer, Storage, zeroed};
 use crate::walk::Walk;
 use crate::{Error, Result, par};
 use half::{bf16, f16};
@@ -29,7 +29,11 @@ impl Tensor {
     pub fn from_vec<T: Element>(data: Vec<T>, shape: &[usize]) -> Result<Self> {
         let layout = Layout::for_op("from_vec", shape)?;
         if layout.len() != data.len() {
-            return Err(Error::shape("from_vec", format!("a shape of {} elements", data.len()), format!("{shape:?}")));
+            return Err(Error::shape(
+                "from_vec",
+                format!("a shape of {} elements", data.len()),
+                format!("{shape:?}"),
+            ));
         }
         Ok(Self::owned(data, layout))
     }
@@ -41,7 +45,8 @@ impl Tensor {
     /// its driver says.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
         let len = check_len("zeros", shape)?;
-        with_element!(dtype, T => Self::from_vec(zeroed::<T>("zeros", len)?, shape))?.to_device(device)
+        with_element!(dtype, T => Self::from_vec(zeroed::<T>("zeros", len)?, shape))?
+            .to_device(device)
     }
 
     /// A tensor whose elements are all the `dtype`'s nearest to `value`.
@@ -134,14 +139,22 @@ impl Tensor {
     /// Those of [`to_vec`](Self::to_vec).
     pub fn into_vec<T: Element>(self) -> Result<Vec<T>> {
         self.check_dtype::<T>("into_vec")?;
-        let whole = self.layout.is_contiguous() && self.layout.offset() == 0 && self.len() == self.storage.len();
+        let whole = self.layout.is_contiguous()
+            && self.layout.offset() == 0
+            && self.len() == self.storage.len();
         if !whole {
             return self.to_vec();
         }
         let Self { storage, layout } = self;
         match Arc::try_unwrap(storage) {
-            Ok(Storage::Host(host)) => T::into_vec(host).map_err(|host| dtype_error::<T>("into_vec", host.dtype())),
-            Ok(storage) => Self { storage: Arc::new(storage), layout }.to_vec(),
+            Ok(Storage::Host(host)) => {
+                T::into_vec(host).map_err(|host| dtype_error::<T>("into_vec", host.dtype()))
+            }
+            Ok(storage) => Self {
+                storage: Arc::new(storage),
+                layout,
+            }
+            .to_vec(),
             Err(storage) => Self { storage, layout }.to_vec(),
         }
     }
@@ -153,7 +166,11 @@ impl Tensor {
     pub fn to_scalar<T: Element>(&self) -> Result<T> {
         match self.to_vec::<T>()?[..] {
             [value] => Ok(value),
-            _ => Err(Error::shape("to_scalar", "one element", format!("{:?}", self.shape()))),
+            _ => Err(Error::shape(
+                "to_scalar",
+                "one element",
+                format!("{:?}", self.shape()),
+            )),
         }
     }
 
@@ -170,7 +187,9 @@ impl Tensor {
             });
         };
         self.check_contiguous("device_ptr")?;
-        Ok(buffer.pointer().byte_offset((self.layout.offset() * self.dtype().size_in_bytes()) as u64))
+        Ok(buffer
+            .pointer()
+            .byte_offset((self.layout.offset() * self.dtype().size_in_bytes()) as u64))
     }
 
     /// The tensor on `device`, itself if it is there already. The copy holds what the view shows and no more.
@@ -189,14 +208,21 @@ impl Tensor {
             return whole.view(self.layout.clone()).compact("to_device");
         };
         if self.dtype() == DType::F64 {
-            return Err(Error::dtype("to_device", "other than f64 on a device", DType::F64));
+            return Err(Error::dtype(
+                "to_device",
+                "other than f64 on a device",
+                DType::F64,
+            ));
         }
         let host = self.to_device(&Device::Cpu)?.compact("to_device")?;
         let Storage::Host(values) = &*host.storage else {
             return Err(host.no_kernel("to_device"));
         };
         let buffer = DeviceBuffer::upload(driver, values.as_bytes(), values.dtype())?;
-        Ok(Self { storage: Arc::new(Storage::Device(buffer)), layout: host.layout })
+        Ok(Self {
+            storage: Arc::new(Storage::Device(buffer)),
+            layout: host.layout,
+        })
     }
 
     /// The tensor with its elements one behind the other: itself if they are, a copy if not.
@@ -234,11 +260,17 @@ impl Tensor {
 
     /// A tensor over data of the layout's length.
     pub(crate) fn owned<T: Element>(data: Vec<T>, layout: Layout) -> Self {
-        Self { storage: Arc::new(Storage::Host(T::into_host(data))), layout }
+        Self {
+            storage: Arc::new(Storage::Host(T::into_host(data))),
+            layout,
+        }
     }
 
     pub(crate) fn view(&self, layout: Layout) -> Self {
-        Self { storage: self.storage.clone(), layout }
+        Self {
+            storage: self.storage.clone(),
+            layout,
+        }
     }
 
     /// All elements of the storage; positions of the layout count from its start.
@@ -265,7 +297,11 @@ impl Tensor {
     }
 
     pub(crate) fn check_host(&self, op: &'static str) -> Result<()> {
-        if *self.device() == Device::Cpu { Ok(()) } else { Err(self.no_kernel(op)) }
+        if *self.device() == Device::Cpu {
+            Ok(())
+        } else {
+            Err(self.no_kernel(op))
+        }
     }
 
     /// Whether arithmetic takes the tensor: floats on the CPU.
@@ -279,10 +315,18 @@ impl Tensor {
     /// Whether `other` has the dtype and the device of this tensor.
     pub(crate) fn check_alike(&self, op: &'static str, other: &Self) -> Result<()> {
         if self.dtype() != other.dtype() {
-            return Err(Error::dtype(op, format!("{} of both operands", self.dtype()), other.dtype()));
+            return Err(Error::dtype(
+                op,
+                format!("{} of both operands", self.dtype()),
+                other.dtype(),
+            ));
         }
         if self.device() != other.device() {
-            return Err(Error::Device { op, expected: self.device().name(), found: other.device().name() });
+            return Err(Error::Device {
+                op,
+                expected: self.device().name(),
+                found: other.device().name(),
+            });
         }
         Ok(())
     }
@@ -293,19 +337,30 @@ impl Tensor {
     }
 
     fn check_dtype<T: Element>(&self, op: &'static str) -> Result<()> {
-        if self.dtype() == T::DTYPE { Ok(()) } else { Err(dtype_error::<T>(op, self.dtype())) }
+        if self.dtype() == T::DTYPE {
+            Ok(())
+        } else {
+            Err(dtype_error::<T>(op, self.dtype()))
+        }
     }
 
     fn check_contiguous(&self, op: &'static str) -> Result<()> {
         if self.layout.is_contiguous() {
             return Ok(());
         }
-        Err(Error::Layout { op, expected: "a contiguous tensor", found: self.layout.clone() })
+        Err(Error::Layout {
+            op,
+            expected: "a contiguous tensor",
+            found: self.layout.clone(),
+        })
     }
 
     /// Itself where it is all of its storage, else a copy.
     fn compact(&self, op: &'static str) -> Result<Self> {
-        if self.layout.is_contiguous() && self.layout.offset() == 0 && self.len() == self.storage.len() {
+        if self.layout.is_contiguous()
+            && self.layout.offset() == 0
+            && self.len() == self.storage.len()
+        {
             return Ok(self.clone());
         }
         self.copied(op)
@@ -316,10 +371,17 @@ impl Tensor {
     }
 
     fn gathered<T: Element>(&self, op: &'static str) -> Result<Vec<T>> {
-        self.mapped(op, |values: &[T], out: &mut [T]| out.copy_from_slice(values), |value| value)
+        self.mapped(
+            op,
+            |values: &[T], out: &mut [T]| out.copy_from_slice(values),
+            |value| value,
+        )
     }
 
-    fn converted_by<From: Element, To: Element>(&self, run: impl Fn(&[From], &mut [To]) + Sync + Send) -> Result<Self> {
+    fn converted_by<From: Element, To: Element>(
+        &self,
+        run: impl Fn(&[From], &mut [To]) + Sync + Send,
+    ) -> Result<Self> {
         let one = |value: From| To::from_double(value.to_double());
         Self::from_vec(self.mapped("to_dtype", run, one)?, self.shape())
     }
@@ -341,7 +403,9 @@ impl Tensor {
                 if step == 1 {
                     run(&buffer[at..at + out.len()], out);
                 } else {
-                    out.iter_mut().enumerate().for_each(|(i, out)| *out = one(buffer[at + i * step]));
+                    out.iter_mut()
+                        .enumerate()
+                        .for_each(|(i, out)| *out = one(buffer[at + i * step]));
                 }
             });
         });
@@ -352,7 +416,13 @@ impl Tensor {
 /// Type, shape and device, not the elements.
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor {{ {}, {:?}, {} }}", self.dtype(), self.layout, self.device().name())
+        write!(
+            f,
+            "Tensor {{ {}, {:?}, {} }}",
+            self.dtype(),
+            self.layout,
+            self.device().name()
+        )
     }
 }
 

@@ -66,7 +66,10 @@ impl Tensor {
     /// Dimension `dim`, which is there, moved to the end, contiguous on the CPU.
     pub(crate) fn moved_last(&self, op: &'static str, dim: usize) -> Result<Self> {
         self.check_host(op)?;
-        let order: Vec<usize> = (0..self.rank()).filter(|&d| d != dim).chain([dim]).collect();
+        let order: Vec<usize> = (0..self.rank())
+            .filter(|&d| d != dim)
+            .chain([dim])
+            .collect();
         self.permute(&order)?.contiguous()
     }
 

@@ -21,7 +21,9 @@ impl<const N: usize> Walk<N> {
                 continue;
             }
             let merges = !shape.is_empty()
-                && (0..N).all(|i| strides[i].last().copied() == layouts[i].stride()[dim].checked_mul(size));
+                && (0..N).all(|i| {
+                    strides[i].last().copied() == layouts[i].stride()[dim].checked_mul(size)
+                });
             if merges {
                 // The check above says that the outer step is the inner one times the inner size.
                 if let Some(last) = shape.last_mut() {
@@ -43,7 +45,11 @@ impl<const N: usize> Walk<N> {
             shape.push(1);
             strides.iter_mut().for_each(|stride| stride.push(1));
         }
-        Self { shape, strides, offsets: layouts.map(Layout::offset) }
+        Self {
+            shape,
+            strides,
+            offsets: layouts.map(Layout::offset),
+        }
     }
 
     /// Steps of the views inside a segment.
@@ -53,7 +59,12 @@ impl<const N: usize> Walk<N> {
 
     /// Cuts the elements `start..start + len` of the result into segments of even steps. `visit` gets the segment's range,
     /// counted from `start`, and where each view's elements begin.
-    pub(crate) fn segments(&self, start: usize, len: usize, mut visit: impl FnMut(Range<usize>, [usize; N])) {
+    pub(crate) fn segments(
+        &self,
+        start: usize,
+        len: usize,
+        mut visit: impl FnMut(Range<usize>, [usize; N]),
+    ) {
         if len == 0 {
             return;
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use whittle_tensor::device::Info;
 use whittle_tensor::kernel::{Arg, ArgKind, Kernel};
-use whittle_tensor::{Csr, DType, Device, DevicePtr, Driver, Error, Order, Pairing, Result, Tensor, kernels};
+use whittle_tensor::{
+    Csr, DType, Device, DevicePtr, Driver, Error, Order, Pairing, Result, Tensor, kernels,
+};
 
 kernels! {
     /// `y[i] = alpha · x[i]` for `i < n`.
@@ -40,7 +42,11 @@ struct Memory {
 
 impl Memory {
     fn error(&self, op: &'static str, reason: &str) -> Error {
-        Error::Driver { driver: self.info().name, op, reason: reason.to_owned() }
+        Error::Driver {
+            driver: self.info().name,
+            op,
+            reason: reason.to_owned(),
+        }
     }
 
     fn live(&self) -> usize {
@@ -63,19 +69,25 @@ impl Driver for Memory {
 
     fn free(&self, pointer: DevicePtr) -> Result<()> {
         let freed = self.heap.lock().unwrap().live.remove(&pointer.address());
-        freed.map(drop).ok_or_else(|| self.error("free", "not the start of a live allocation"))
+        freed
+            .map(drop)
+            .ok_or_else(|| self.error("free", "not the start of a live allocation"))
     }
 
     fn upload(&self, dst: DevicePtr, src: &[u8]) -> Result<()> {
         let mut heap = self.heap.lock().unwrap();
-        let memory = heap.range(dst, src.len()).ok_or_else(|| self.error("upload", "outside of an allocation"))?;
+        let memory = heap
+            .range(dst, src.len())
+            .ok_or_else(|| self.error("upload", "outside of an allocation"))?;
         memory.copy_from_slice(src);
         Ok(())
     }
 
     fn download(&self, src: DevicePtr, dst: &mut [u8]) -> Result<()> {
         let mut heap = self.heap.lock().unwrap();
-        let memory = heap.range(src, dst.len()).ok_or_else(|| self.error("download", "outside of an allocation"))?;
+        let memory = heap
+            .range(src, dst.len())
+            .ok_or_else(|| self.error("download", "outside of an allocation"))?;
         dst.copy_from_slice(memory);
         Ok(())
     }
@@ -86,8 +98,17 @@ impl Driver for Memory {
         self.upload(dst, &between)
     }
 
-    fn launch(&self, kernel: &Kernel, grid: [u32; 3], block: [u32; 3], _shared: u32, args: &[Arg]) -> Result<()> {
-        let (&[Arg::Ptr(x), Arg::Ptr(y), Arg::F32(alpha), Arg::U32(n)], "scale_f32") = (args, kernel.entry()) else {
+    fn launch(
+        &self,
+        kernel: &Kernel,
+        grid: [u32; 3],
+        block: [u32; 3],
+        _shared: u32,
+        args: &[Arg],
+    ) -> Result<()> {
+        let (&[Arg::Ptr(x), Arg::Ptr(y), Arg::F32(alpha), Arg::U32(n)], "scale_f32") =
+            (args, kernel.entry())
+        else {
             return Err(self.error("launch", &format!("no kernel {}", kernel.entry())));
         };
         // One thread an element, as the grid has them.
@@ -122,22 +143,51 @@ fn device() -> (Arc<Memory>, Device) {
 
 fn says(error: &Error, parts: &[&str]) {
     let message = error.to_string();
-    parts.iter().for_each(|part| assert!(message.contains(part), "`{message}` does not say `{part}`"));
+    parts
+        .iter()
+        .for_each(|part| assert!(message.contains(part), "`{message}` does not say `{part}`"));
 }
 
 #[test]
 fn a_tensor_comes_back_from_a_device_as_it_went() {
     let (memory, gpu) = device();
     let x = Tensor::randn(&[5, 7, 3], 1, 0, &Device::Cpu).unwrap();
-    for dtype in [DType::F32, DType::F16, DType::BF16, DType::U32, DType::I32, DType::U8, DType::I8] {
+    for dtype in [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::U32,
+        DType::I32,
+        DType::U8,
+        DType::I8,
+    ] {
         let x = x.to_dtype(dtype).unwrap();
-        let views = [x.clone(), x.narrow(1, 2, 3).unwrap(), x.transpose(0, 2).unwrap(), x.narrow(0, 1, 0).unwrap()];
+        let views = [
+            x.clone(),
+            x.narrow(1, 2, 3).unwrap(),
+            x.transpose(0, 2).unwrap(),
+            x.narrow(0, 1, 0).unwrap(),
+        ];
         for view in views {
             let there = view.to_device(&gpu).unwrap();
-            assert_eq!((there.shape(), there.dtype(), there.device()), (view.shape(), dtype, &gpu));
-            assert_eq!(there.storage_bytes(), view.len() * dtype.size_in_bytes(), "only what the view shows is copied");
-            let back = there.to_device(&Device::Cpu).unwrap().to_dtype(DType::F64).unwrap();
-            assert_eq!(back.to_vec::<f64>().unwrap(), view.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap());
+            assert_eq!(
+                (there.shape(), there.dtype(), there.device()),
+                (view.shape(), dtype, &gpu)
+            );
+            assert_eq!(
+                there.storage_bytes(),
+                view.len() * dtype.size_in_bytes(),
+                "only what the view shows is copied"
+            );
+            let back = there
+                .to_device(&Device::Cpu)
+                .unwrap()
+                .to_dtype(DType::F64)
+                .unwrap();
+            assert_eq!(
+                back.to_vec::<f64>().unwrap(),
+                view.to_dtype(DType::F64).unwrap().to_vec::<f64>().unwrap()
+            );
         }
     }
     assert_eq!(memory.live(), 0);
@@ -150,10 +200,19 @@ fn views_on_a_device_share_its_memory_and_read_back_in_their_own_order() {
     let there = x.to_device(&gpu).unwrap();
     let view = there.transpose(0, 1).unwrap().narrow(0, 1, 2).unwrap();
     assert_eq!(memory.live(), 1);
-    let expected = x.transpose(0, 1).unwrap().narrow(0, 1, 2).unwrap().to_vec::<u32>().unwrap();
+    let expected = x
+        .transpose(0, 1)
+        .unwrap()
+        .narrow(0, 1, 2)
+        .unwrap()
+        .to_vec::<u32>()
+        .unwrap();
     assert_eq!(view.to_vec::<u32>().unwrap(), expected);
     assert_eq!(view.into_vec::<u32>().unwrap(), expected);
-    assert_eq!(there.into_vec::<u32>().unwrap(), (0..24).collect::<Vec<_>>());
+    assert_eq!(
+        there.into_vec::<u32>().unwrap(),
+        (0..24).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -161,7 +220,10 @@ fn the_last_tensor_gives_the_memory_back() {
     let (memory, gpu) = device();
     let x = Tensor::zeros(&[16], DType::F32, &gpu).unwrap();
     let view = x.narrow(0, 4, 4).unwrap();
-    assert_eq!(view.device_ptr().unwrap(), x.device_ptr().unwrap().byte_offset(16));
+    assert_eq!(
+        view.device_ptr().unwrap(),
+        x.device_ptr().unwrap().byte_offset(16)
+    );
     drop(x);
     assert_eq!(memory.live(), 1);
     drop(view);
@@ -190,7 +252,14 @@ fn a_failed_upload_leaks_nothing() {
         fn copy(&self, src: DevicePtr, dst: DevicePtr, bytes: usize) -> Result<()> {
             self.0.copy(src, dst, bytes)
         }
-        fn launch(&self, kernel: &Kernel, grid: [u32; 3], block: [u32; 3], shared: u32, args: &[Arg]) -> Result<()> {
+        fn launch(
+            &self,
+            kernel: &Kernel,
+            grid: [u32; 3],
+            block: [u32; 3],
+            shared: u32,
+            args: &[Arg],
+        ) -> Result<()> {
             self.0.launch(kernel, grid, block, shared, args)
         }
         fn synchronize(&self) -> Result<()> {
@@ -212,23 +281,42 @@ fn misuse_of_memory_is_an_error() {
     let driver = Memory::default();
     let pointer = driver.alloc(16).unwrap();
     driver.upload(pointer, &[1; 16]).unwrap();
-    says(&driver.upload(pointer.byte_offset(8), &[1; 9]).unwrap_err(), &["upload", "outside"]);
+    says(
+        &driver.upload(pointer.byte_offset(8), &[1; 9]).unwrap_err(),
+        &["upload", "outside"],
+    );
     says(&driver.free(pointer.byte_offset(8)).unwrap_err(), &["free"]);
     driver.free(pointer).unwrap();
     says(&driver.free(pointer).unwrap_err(), &["free", "live"]);
     says(&driver.upload(pointer, &[1]).unwrap_err(), &["upload"]);
-    says(&driver.download(pointer, &mut [0]).unwrap_err(), &["download"]);
-    says(&driver.copy(pointer, pointer, 1).unwrap_err(), &["download"]);
+    says(
+        &driver.download(pointer, &mut [0]).unwrap_err(),
+        &["download"],
+    );
+    says(
+        &driver.copy(pointer, pointer, 1).unwrap_err(),
+        &["download"],
+    );
     says(&driver.alloc(0).unwrap_err(), &["alloc"]);
 }
 
 #[test]
 fn a_launch_runs_the_kernel_on_the_tensors_memory() {
     let (driver, gpu) = device();
-    let x = Tensor::from_vec(vec![1f32, 2.0, 3.0, 4.0, 5.0], &[5]).unwrap().to_device(&gpu).unwrap();
+    let x = Tensor::from_vec(vec![1f32, 2.0, 3.0, 4.0, 5.0], &[5])
+        .unwrap()
+        .to_device(&gpu)
+        .unwrap();
     let y = Tensor::zeros(&[5], DType::F32, &gpu).unwrap();
-    let args = [Arg::Ptr(x.device_ptr().unwrap()), Arg::Ptr(y.device_ptr().unwrap()), Arg::F32(2.0), Arg::U32(4)];
-    SCALE.launch(&*driver, [2, 1, 1], [3, 1, 1], 0, &args).unwrap();
+    let args = [
+        Arg::Ptr(x.device_ptr().unwrap()),
+        Arg::Ptr(y.device_ptr().unwrap()),
+        Arg::F32(2.0),
+        Arg::U32(4),
+    ];
+    SCALE
+        .launch(&*driver, [2, 1, 1], [3, 1, 1], 0, &args)
+        .unwrap();
     driver.synchronize().unwrap();
     assert_eq!(y.to_vec::<f32>().unwrap(), [2.0, 4.0, 6.0, 8.0, 0.0]);
     let (a, b) = (x.device_ptr().unwrap(), y.device_ptr().unwrap());
@@ -239,8 +327,20 @@ fn a_launch_runs_the_kernel_on_the_tensors_memory() {
 #[test]
 fn declarations_hold_what_they_declare() {
     assert_eq!(SCALE.entry(), "scale_f32");
-    let parameters: Vec<_> = SCALE.parameters().iter().map(|parameter| (parameter.name, parameter.kind)).collect();
-    assert_eq!(parameters, [("x", ArgKind::Ptr), ("y", ArgKind::Ptr), ("alpha", ArgKind::F32), ("n", ArgKind::U32)]);
+    let parameters: Vec<_> = SCALE
+        .parameters()
+        .iter()
+        .map(|parameter| (parameter.name, parameter.kind))
+        .collect();
+    assert_eq!(
+        parameters,
+        [
+            ("x", ArgKind::Ptr),
+            ("y", ArgKind::Ptr),
+            ("alpha", ArgKind::F32),
+            ("n", ArgKind::U32)
+        ]
+    );
     assert_eq!(MISSING.parameters().len(), 2);
     assert!(NOTHING.parameters().is_empty());
 }
@@ -249,23 +349,49 @@ fn declarations_hold_what_they_declare() {
 fn arguments_that_are_not_the_declared_ones_never_reach_the_driver() {
     let driver = Memory::default();
     let pointer = Arg::Ptr(DevicePtr::new(256));
-    let launch = |kernel: &Kernel, args: &[Arg]| kernel.launch(&driver, [1; 3], [1; 3], 0, args).unwrap_err();
-    says(&launch(&SCALE, &[pointer, pointer, Arg::F32(1.0)]), &["scale_f32", "4 arguments", "3"]);
+    let launch = |kernel: &Kernel, args: &[Arg]| {
+        kernel.launch(&driver, [1; 3], [1; 3], 0, args).unwrap_err()
+    };
+    says(
+        &launch(&SCALE, &[pointer, pointer, Arg::F32(1.0)]),
+        &["scale_f32", "4 arguments", "3"],
+    );
     let error = launch(&SCALE, &[pointer, pointer, Arg::U32(1), Arg::U32(1)]);
     says(&error, &["scale_f32", "argument 2", "alpha", "F32", "U32"]);
-    assert!(matches!(error, Error::Launch { kernel: "scale_f32", .. }));
-    says(&launch(&MISSING, &[Arg::I32(-1), Arg::I32(1)]), &["missing", "bytes", "U64", "I32"]);
-    says(&launch(&NOTHING, &[pointer]), &["nothing", "0 arguments", "1"]);
-    assert_eq!(SCALE.check(&[pointer, pointer, Arg::F32(1.0), Arg::U32(1)]), Ok(()));
+    assert!(matches!(
+        error,
+        Error::Launch {
+            kernel: "scale_f32",
+            ..
+        }
+    ));
+    says(
+        &launch(&MISSING, &[Arg::I32(-1), Arg::I32(1)]),
+        &["missing", "bytes", "U64", "I32"],
+    );
+    says(
+        &launch(&NOTHING, &[pointer]),
+        &["nothing", "0 arguments", "1"],
+    );
+    assert_eq!(
+        SCALE.check(&[pointer, pointer, Arg::F32(1.0), Arg::U32(1)]),
+        Ok(())
+    );
     // The right arguments reach it, and it does not know the kernel.
-    says(&launch(&MISSING, &[Arg::I32(-1), Arg::U64(1)]), &["memory", "launch", "no kernel missing"]);
+    says(
+        &launch(&MISSING, &[Arg::I32(-1), Arg::U64(1)]),
+        &["memory", "launch", "no kernel missing"],
+    );
 }
 
 #[test]
 fn an_empty_grid_or_block_is_an_error() {
     let driver = Memory::default();
     for (grid, block) in [([0, 1, 1], [1; 3]), ([1; 3], [1, 1, 0])] {
-        says(&NOTHING.launch(&driver, grid, block, 0, &[]).unwrap_err(), &["nothing", "grid", "block", "0"]);
+        says(
+            &NOTHING.launch(&driver, grid, block, 0, &[]).unwrap_err(),
+            &["nothing", "grid", "block", "0"],
+        );
     }
 }
 
@@ -286,9 +412,17 @@ fn operations_without_a_kernel_are_device_errors_that_name_the_operation() {
             ("log_softmax", x.log_softmax(1)),
             ("rms_norm", x.rms_norm(&row, 1e-5)),
             ("layer_norm", x.layer_norm(&row, &row, 1e-5)),
-            ("rope", x.unsqueeze(0).unwrap().rope(&[0], 1e4, Pairing::Interleaved)),
+            (
+                "rope",
+                x.unsqueeze(0)
+                    .unwrap()
+                    .rope(&[0], 1e4, Pairing::Interleaved),
+            ),
             ("gather", x.gather(&index)),
-            ("scatter_add", x.scatter_add(&index, &x.narrow(0, 0, 2).unwrap())),
+            (
+                "scatter_add",
+                x.scatter_add(&index, &x.narrow(0, 0, 2).unwrap()),
+            ),
             ("sum", x.sum(1)),
             ("max", x.max(0)),
             ("argmax", x.argmax(0)),
@@ -301,11 +435,18 @@ fn operations_without_a_kernel_are_device_errors_that_name_the_operation() {
         ];
         for (op, result) in results {
             match result {
-                Err(Error::Device { op: found, found: device, .. }) => assert_eq!((found, &*device), (op, "memory")),
+                Err(Error::Device {
+                    op: found,
+                    found: device,
+                    ..
+                }) => assert_eq!((found, &*device), (op, "memory")),
                 other => panic!("{op}: {other:?}"),
             }
         }
-        assert!(matches!(x.as_slice::<f32>(), Err(Error::Device { op: "as_slice", .. })));
+        assert!(matches!(
+            x.as_slice::<f32>(),
+            Err(Error::Device { op: "as_slice", .. })
+        ));
         // Operands on two devices.
         let here = Tensor::zeros(&[4, 4], dtype, &Device::Cpu).unwrap();
         says(&here.add(&x).unwrap_err(), &["add", "cpu", "memory"]);
@@ -318,11 +459,20 @@ fn operations_without_a_kernel_are_device_errors_that_name_the_operation() {
 fn f64_stays_on_the_cpu_and_devices_are_told_apart() {
     let (_, gpu) = device();
     let (_, other) = device();
-    says(&Tensor::zeros(&[1], DType::F64, &gpu).unwrap_err(), &["to_device", "f64"]);
+    says(
+        &Tensor::zeros(&[1], DType::F64, &gpu).unwrap_err(),
+        &["to_device", "f64"],
+    );
     assert_ne!(gpu, other);
     assert_ne!(gpu, Device::Cpu);
-    let x = Tensor::from_vec(vec![1u8, 2], &[2]).unwrap().to_device(&gpu).unwrap();
+    let x = Tensor::from_vec(vec![1u8, 2], &[2])
+        .unwrap()
+        .to_device(&gpu)
+        .unwrap();
     assert!(x.to_device(&gpu).unwrap().shares_storage(&x));
     let moved = x.to_device(&other).unwrap();
-    assert_eq!((moved.device(), moved.to_vec::<u8>().unwrap()), (&other, vec![1, 2]));
+    assert_eq!(
+        (moved.device(), moved.to_vec::<u8>().unwrap()),
+        (&other, vec![1, 2])
+    );
 }

@@ -1,49 +1,408 @@
-//! The loops over blocks, compiled again for processors with wider vectors. All give the same bits: nothing is fused or
-//! reordered.
+//! Loops over blocks for this processor's vectors. All instruction sets give the same bits: nothing is fused or reordered.
 #![allow(unsafe_code)]
 
-use super::{dequantize_blocks, dot_blocks};
+use super::{LANES, LEN, Q4_1, Q8_0, dequantize_blocks, widen};
 use crate::gguf::GgmlType;
+use half::f16;
 
-/// `name = body(arguments)`: runs `body` as compiled for the widest vectors of this processor.
-macro_rules! widest {
-    ($(#[$attribute:meta])* fn $name:ident = $body:ident($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
+/// Sixteen f32 of some instruction set.
+///
+/// # Safety
+/// Callers of the methods run on a processor that has the instruction set.
+trait Lanes: Copy {
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: &[f32; LANES]) -> Self;
+    /// A little-endian f16 in all lanes.
+    unsafe fn half(bytes: [u8; 2]) -> Self;
+    unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self;
+    unsafe fn high_nibbles(codes: &[u8; LANES]) -> Self;
+    /// The bytes as signed numbers.
+    unsafe fn signed(codes: &[u8; LANES]) -> Self;
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
+    unsafe fn to_array(self) -> [f32; LANES];
+}
+
+/// Plain Rust: the twin that the others are tested against.
+#[derive(Clone, Copy)]
+struct Plain([f32; LANES]);
+
+impl Lanes for Plain {
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(from: &[f32; LANES]) -> Self {
+        Self(*from)
+    }
+    #[inline(always)]
+    unsafe fn half(bytes: [u8; 2]) -> Self {
+        Self([f16::from_le_bytes(bytes).to_f32(); LANES])
+    }
+    #[inline(always)]
+    unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self {
+        Self(codes.map(|code| f32::from(code & 15)))
+    }
+    #[inline(always)]
+    unsafe fn high_nibbles(codes: &[u8; LANES]) -> Self {
+        Self(codes.map(|code| f32::from(code >> 4)))
+    }
+    #[inline(always)]
+    unsafe fn signed(codes: &[u8; LANES]) -> Self {
+        Self(codes.map(|code| f32::from(code as i8)))
+    }
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] + b.0[lane]))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * b.0[lane]))
+    }
+    #[inline(always)]
+    unsafe fn to_array(self) -> [f32; LANES] {
+        self.0
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{LANES, Lanes};
+    use std::arch::x86_64::*;
+
+    #[derive(Clone, Copy)]
+    pub struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        // SAFETY (all methods): the trait's contract says that the processor has AVX-512F; every array that is loaded or
+        // stored has as many bytes as the register.
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_setzero_ps() })
+        }
+        #[inline(always)]
+        unsafe fn load(from: &[f32; LANES]) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+        }
+        #[inline(always)]
+        unsafe fn half(bytes: [u8; 2]) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(bytes))) })
+        }
+        #[inline(always)]
+        unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+                Self(_mm512_cvtepi32_ps(_mm512_and_si512(
+                    codes,
+                    _mm512_set1_epi32(15),
+                )))
+            }
+        }
+        #[inline(always)]
+        unsafe fn high_nibbles(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.as_ptr().cast()));
+                Self(_mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(codes)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn signed(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            Self(unsafe {
+                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(codes.as_ptr().cast())))
+            })
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_add_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn mul(self, b: Self) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_mul_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            // SAFETY: see above.
+            unsafe { _mm512_storeu_ps(array.as_mut_ptr(), self.0) };
+            array
+        }
+    }
+
+    #[derive(Clone, Copy)]
+    pub struct Avx2(__m256, __m256);
+
+    impl Avx2 {
+        /// The sixteen bytes as two registers of 32-bit numbers without sign.
+        ///
+        /// # Safety
+        /// The processor has AVX2.
+        #[inline(always)]
+        unsafe fn unsigned(codes: &[u8; LANES]) -> [__m256i; 2] {
+            // SAFETY: the array has the 16 bytes that are loaded.
+            unsafe {
+                let codes = _mm_loadu_si128(codes.as_ptr().cast());
+                [
+                    _mm256_cvtepu8_epi32(codes),
+                    _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(codes)),
+                ]
+            }
+        }
+    }
+
+    impl Lanes for Avx2 {
+        // SAFETY (all methods): the trait's contract says that the processor has AVX2 and F16C; every array that is loaded or
+        // stored has as many bytes as the registers.
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            // SAFETY: see above.
+            unsafe { Self(_mm256_setzero_ps(), _mm256_setzero_ps()) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: &[f32; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                Self(
+                    _mm256_loadu_ps(from.as_ptr()),
+                    _mm256_loadu_ps(from.as_ptr().add(8)),
+                )
+            }
+        }
+        #[inline(always)]
+        unsafe fn half(bytes: [u8; 2]) -> Self {
+            // SAFETY: see above.
+            let all = unsafe { _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(bytes))) };
+            Self(all, all)
+        }
+        #[inline(always)]
+        unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let [a, b] =
+                    Self::unsigned(codes).map(|c| _mm256_and_si256(c, _mm256_set1_epi32(15)));
+                Self(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
+            }
+        }
+        #[inline(always)]
+        unsafe fn high_nibbles(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let [a, b] = Self::unsigned(codes).map(|c| _mm256_srli_epi32::<4>(c));
+                Self(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
+            }
+        }
+        #[inline(always)]
+        unsafe fn signed(codes: &[u8; LANES]) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                let codes = _mm_loadu_si128(codes.as_ptr().cast());
+                let [a, b] = [codes, _mm_srli_si128::<8>(codes)].map(|c| _mm256_cvtepi8_epi32(c));
+                Self(_mm256_cvtepi32_ps(a), _mm256_cvtepi32_ps(b))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Self(_mm256_add_ps(self.0, b.0), _mm256_add_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, b: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
+        }
+        #[inline(always)]
+        unsafe fn to_array(self) -> [f32; LANES] {
+            let mut array = [0.0; LANES];
+            // SAFETY: see above.
+            unsafe {
+                _mm256_storeu_ps(array.as_mut_ptr(), self.0);
+                _mm256_storeu_ps(array.as_mut_ptr().add(8), self.1);
+            }
+            array
+        }
+    }
+}
+
+/// `Σ_b d_b · Σ_i q_i · x_i` over blocks `b` of Q8_0.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dot_q8_0<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: the caller's contract is the trait's.
+    unsafe {
+        let mut lanes = L::zero();
+        for ([d0, d1, codes @ ..], x) in bytes.as_chunks::<Q8_0>().0.iter().zip(x.as_chunks::<LEN>().0) {
+            let (codes, x) = (codes.as_chunks().0, x.as_chunks().0);
+            let low = L::signed(&codes[0]).mul(L::load(&x[0]));
+            let high = L::signed(&codes[1]).mul(L::load(&x[1]));
+            lanes = lanes.add(L::half([*d0, *d1]).mul(low.add(high)));
+        }
+        sum(lanes.to_array())
+    }
+}
+
+/// `Σ_b (d_b · Σ_i q_i · x_i + m_b · Σ_i x_i)` over blocks `b` of Q4_1.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dot_q4_1<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: the caller's contract is the trait's.
+    unsafe {
+        let mut lanes = L::zero();
+        for ([d0, d1, m0, m1, codes @ ..], x) in bytes.as_chunks::<Q4_1>().0.iter().zip(x.as_chunks::<LEN>().0) {
+            let x = x.as_chunks().0;
+            let (x_low, x_high) = (L::load(&x[0]), L::load(&x[1]));
+            let low = L::low_nibbles(codes).mul(x_low);
+            let high = L::high_nibbles(codes).mul(x_high);
+            let scaled = L::half([*d0, *d1]).mul(low.add(high));
+            lanes = lanes.add(scaled.add(L::half([*m0, *m1]).mul(x_low.add(x_high))));
+        }
+        sum(lanes.to_array())
+    }
+}
+
+/// The lanes halved again and again, which vector registers do in four steps.
+#[inline(always)]
+fn sum(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dot_body<L: Lanes>(kind: GgmlType, bytes: &[u8], x: &[f32]) -> f32 {
+    match kind {
+        GgmlType::F32 => dot_words(bytes.as_chunks().0, x, f32::from_le_bytes),
+        GgmlType::F16 => dot_words(bytes.as_chunks().0, x, widen),
+        // SAFETY: the caller's contract is that of both.
+        GgmlType::Q8_0 => unsafe { dot_q8_0::<L>(bytes, x) },
+        // SAFETY: as above.
+        GgmlType::Q4_1 => unsafe { dot_q4_1::<L>(bytes, x) },
+    }
+}
+
+#[inline(always)]
+fn dot_words<const N: usize>(words: &[[u8; N]], x: &[f32], widen: impl Fn([u8; N]) -> f32) -> f32 {
+    let len = words.len().min(x.len());
+    let (words, rest_words) = words[..len].as_chunks::<LANES>();
+    let (x, rest_x) = x[..len].as_chunks::<LANES>();
+    let mut lanes = [0.0_f32; LANES];
+    for (words, x) in words.iter().zip(x) {
+        for lane in 0..LANES {
+            lanes[lane] += widen(words[lane]) * x[lane];
+        }
+    }
+    for ((lane, &word), x) in lanes.iter_mut().zip(rest_words).zip(rest_x) {
+        *lane += widen(word) * x;
+    }
+    sum(lanes)
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dequantize_body<L: Lanes>(kind: GgmlType, bytes: &[u8], out: &mut [f32]) {
+    dequantize_blocks(kind, bytes, out);
+}
+
+/// One function for each loop that picks the instruction set at run time.
+macro_rules! dispatch {
+    ($(#[$attribute:meta])* $name:ident, $body:ident, ($($argument:ident: $kind:ty),*) $(-> $result:ty)?) => {
         $(#[$attribute])*
         pub(super) fn $name($($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,f16c")]
-                fn avx512($($argument: $kind),*) $(-> $result)? {
-                    $body($($argument),*)
+                #[target_feature(enable = "avx512f,avx2,f16c")]
+                unsafe fn avx512($($argument: $kind),*) $(-> $result)? {
+                    // SAFETY: this function runs only where AVX-512F was found.
+                    unsafe { $body::<x86::Avx512>($($argument),*) }
                 }
                 #[target_feature(enable = "avx2,f16c")]
-                fn avx2($($argument: $kind),*) $(-> $result)? {
-                    $body($($argument),*)
+                unsafe fn avx2($($argument: $kind),*) $(-> $result)? {
+                    // SAFETY: this function runs only where AVX2 and F16C were found.
+                    unsafe { $body::<x86::Avx2>($($argument),*) }
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-                    if is_x86_feature_detected!("avx512f")
-                        && is_x86_feature_detected!("avx512bw")
-                        && is_x86_feature_detected!("avx512dq")
-                        && is_x86_feature_detected!("avx512vl")
-                    {
-                        // SAFETY: the function is safe but for its instruction sets, all of which were just found.
+                    if is_x86_feature_detected!("avx512f") {
+                        // SAFETY: AVX-512F, AVX2 and F16C were found just now.
                         return unsafe { avx512($($argument),*) };
                     }
-                    // SAFETY: as above; these two were found.
+                    // SAFETY: AVX2 and F16C were found just now.
                     return unsafe { avx2($($argument),*) };
                 }
             }
-            $body($($argument),*)
+            // SAFETY: plain Rust needs no instruction set.
+            unsafe { $body::<Plain>($($argument),*) }
         }
     };
 }
 
-widest! {
-    /// [`dequantize_blocks`] for this processor.
-    fn dequantize = dequantize_blocks(kind: GgmlType, bytes: &[u8], out: &mut [f32])
-}
+dispatch!(
+    /// [`dequantize_blocks`].
+    dequantize, dequantize_body, (kind: GgmlType, bytes: &[u8], out: &mut [f32]));
+dispatch!(
+    /// [`dot`](super::dot).
+    dot, dot_body, (kind: GgmlType, bytes: &[u8], x: &[f32]) -> f32);
 
-widest! {
-    /// [`dot_blocks`] for this processor.
-    fn dot = dot_blocks(kind: GgmlType, bytes: &[u8], x: &[f32]) -> f32
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_plain_rust() {
+        for kind in GgmlType::ALL {
+            for blocks in [0, 1, 2, 3, 17, 18, 48] {
+                // Every byte value, with scales and minimums made finite.
+                let mut bytes: Vec<u8> =
+                    (0..blocks * kind.block_bytes()).map(|i| (i * 37 + i / 7 * 101) as u8).collect();
+                if kind != GgmlType::F32 {
+                    for block in bytes.chunks_exact_mut(kind.block_bytes()) {
+                        block[1] &= 0xbf;
+                        block.get_mut(3).into_iter().for_each(|byte| *byte &= 0xbf);
+                    }
+                } else {
+                    bytes.chunks_exact_mut(4).for_each(|word| word[3] &= 0xbf);
+                }
+                let x: Vec<f32> = (0..blocks * kind.block_len()).map(|i| (i as f32 * 0.7).sin()).collect();
+                // SAFETY: plain Rust needs no instruction set.
+                let plain = unsafe { dot_body::<Plain>(kind, &bytes, &x) };
+                assert!(plain.is_finite());
+                #[cfg(target_arch = "x86_64")]
+                {
+                    if is_x86_feature_detected!("avx512f") {
+                        // SAFETY: AVX-512F was found just now.
+                        let found = unsafe { dot_body::<x86::Avx512>(kind, &bytes, &x) };
+                        assert_eq!(found.to_bits(), plain.to_bits(), "AVX-512 {kind} {blocks}");
+                    }
+                    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                        // SAFETY: AVX2 and F16C were found just now.
+                        let found = unsafe { dot_body::<x86::Avx2>(kind, &bytes, &x) };
+                        assert_eq!(found.to_bits(), plain.to_bits(), "AVX2 {kind} {blocks}");
+                    }
+                }
+                let mut weights = vec![0.0; x.len()];
+                dequantize(kind, &bytes, &mut weights);
+                let mut twin = weights.clone();
+                dequantize_blocks(kind, &bytes, &mut twin);
+                assert_eq!(weights, twin);
+            }
+        }
+    }
 }

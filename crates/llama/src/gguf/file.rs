@@ -59,7 +59,13 @@ impl Gguf {
 
     fn new(name: String, bytes: Bytes) -> Result<Self> {
         let contents = read::contents(&name, &bytes)?;
-        Ok(Self { inner: Arc::new(Inner { name, bytes, contents }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                name,
+                bytes,
+                contents,
+            }),
+        })
     }
 
     /// The file's path, or the name given to [`from_bytes`](Self::from_bytes).
@@ -79,7 +85,11 @@ impl Gguf {
 
     /// All metadata, keys in byte order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.inner.contents.metadata.iter().map(|(key, value)| (key.as_str(), value))
+        self.inner
+            .contents
+            .metadata
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
     }
 
     /// All tensors, in the file's order.
@@ -98,7 +108,10 @@ impl Gguf {
     /// [`Error::Gguf`] where there is none.
     pub fn tensor(&self, name: &str) -> Result<TensorView> {
         match self.inner.contents.by_name.get(name) {
-            Some(&index) => Ok(TensorView { gguf: self.clone(), index }),
+            Some(&index) => Ok(TensorView {
+                gguf: self.clone(),
+                index,
+            }),
             None => Err(self.error(format!("tensor {name:?}"), "a tensor", "none")),
         }
     }
@@ -108,8 +121,13 @@ impl Gguf {
     /// # Errors
     /// [`Error::NotFinite`] for the first one that is not.
     pub fn check_finite(&self) -> Result<()> {
-        (0..self.inner.contents.tensors.len())
-            .try_for_each(|index| TensorView { gguf: self.clone(), index }.check_finite())
+        (0..self.inner.contents.tensors.len()).try_for_each(|index| {
+            TensorView {
+                gguf: self.clone(),
+                index,
+            }
+            .check_finite()
+        })
     }
 
     /// The U32 of a key.
@@ -190,8 +208,18 @@ impl Gguf {
     }
 
     /// An error about this file.
-    pub(crate) fn error(&self, field: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::Gguf { file: self.name().to_owned(), field: field.into(), expected: expected.into(), found: found.into() }
+    pub(crate) fn error(
+        &self,
+        field: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Error {
+        Error::Gguf {
+            file: self.name().to_owned(),
+            field: field.into(),
+            expected: expected.into(),
+            found: found.into(),
+        }
     }
 
     pub(super) fn info(&self, index: usize) -> &TensorInfo {
@@ -199,7 +227,11 @@ impl Gguf {
     }
 
     fn mismatch(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
-        self.error(key, expected, found.map_or_else(|| "no such key".to_owned(), Value::describe))
+        self.error(
+            key,
+            expected,
+            found.map_or_else(|| "no such key".to_owned(), Value::describe),
+        )
     }
 }
 

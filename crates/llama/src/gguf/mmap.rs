@@ -13,10 +13,17 @@ use std::{
 /// # Errors
 /// A path that is missing, unreadable or no regular file.
 pub(super) fn map(path: &Path) -> Result<Mmap> {
-    let error = |operation| move |source| Error::Io { operation, file: path.display().to_string(), source };
+    let error = |operation| {
+        move |source| Error::Io {
+            operation,
+            file: path.display().to_string(),
+            source,
+        }
+    };
     // Opening a pipe would wait for its writer, so the kind of file is asked for first.
     if !fs::metadata(path).map_err(error("open"))?.is_file() {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "expected a regular file");
+        let source =
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, "expected a regular file");
         return Err(error("open")(source));
     }
     let file = File::open(path).map_err(error("open"))?;

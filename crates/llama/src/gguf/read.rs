@@ -30,10 +30,19 @@ pub(super) struct Contents {
 /// # Errors
 /// [`Error::Gguf`] with the first field that breaks the format, [`Error::UnsupportedType`].
 pub(super) fn contents(file: &str, bytes: &[u8]) -> Result<Contents> {
-    let mut reader = Reader { file, bytes, at: 0, nested: 0 };
+    let mut reader = Reader {
+        file,
+        bytes,
+        at: 0,
+        nested: 0,
+    };
     let magic = reader.take(4, format_args!("magic"))?;
     if magic != b"GGUF" {
-        return Err(reader.error("magic", "the bytes \"GGUF\"", format!("\"{}\"", magic.escape_ascii())));
+        return Err(reader.error(
+            "magic",
+            "the bytes \"GGUF\"",
+            format!("\"{}\"", magic.escape_ascii()),
+        ));
     }
     let version = reader.u32(format_args!("version"))?;
     if !(2..=3).contains(&version) {
@@ -45,7 +54,11 @@ pub(super) fn contents(file: &str, bytes: &[u8]) -> Result<Contents> {
     reader.check_count(key_count, 13, format_args!("metadata count"))?;
     reader.check_count(tensor_count, 32, format_args!("tensor count"))?;
     if tensor_count > MAX_TENSORS {
-        return Err(reader.error("tensor count", format_args!("at most {MAX_TENSORS}"), tensor_count));
+        return Err(reader.error(
+            "tensor count",
+            format_args!("at most {MAX_TENSORS}"),
+            tensor_count,
+        ));
     }
 
     let mut metadata = BTreeMap::new();
@@ -56,14 +69,20 @@ pub(super) fn contents(file: &str, bytes: &[u8]) -> Result<Contents> {
         match metadata.entry(key.to_owned()) {
             Entry::Vacant(entry) => entry.insert(value),
             Entry::Occupied(_) => {
-                return Err(reader.error(format_args!("metadata key {index}"), "a new key", format_args!("{key:?} again")));
+                return Err(reader.error(
+                    format_args!("metadata key {index}"),
+                    "a new key",
+                    format_args!("{key:?} again"),
+                ));
             }
         };
     }
     let alignment = match metadata.get("general.alignment") {
         None => 32,
         Some(Value::U32(alignment)) if alignment.is_power_of_two() => u64::from(*alignment),
-        Some(Value::U32(other)) => return Err(reader.error("general.alignment", "a power of two", other)),
+        Some(Value::U32(other)) => {
+            return Err(reader.error("general.alignment", "a power of two", other));
+        }
         Some(other) => return Err(reader.error("general.alignment", "U32", other.describe())),
     };
 
@@ -78,7 +97,11 @@ pub(super) fn contents(file: &str, bytes: &[u8]) -> Result<Contents> {
         tensors.push(tensor);
     }
     reader.place(&mut tensors, alignment)?;
-    Ok(Contents { metadata, tensors, by_name })
+    Ok(Contents {
+        metadata,
+        tensors,
+        by_name,
+    })
 }
 
 struct Reader<'a> {
@@ -104,10 +127,16 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, len: u64, field: Arguments<'_>) -> Result<&'a [u8]> {
-        let taken = usize::try_from(len).ok().and_then(|len| self.bytes[self.at..].get(..len));
+        let taken = usize::try_from(len)
+            .ok()
+            .and_then(|len| self.bytes[self.at..].get(..len));
         let Some(taken) = taken else {
             let found = format_args!("{} until the end of the file", self.remaining());
-            return Err(self.error(field, format_args!("{len} bytes at offset {}", self.at), found));
+            return Err(self.error(
+                field,
+                format_args!("{len} bytes at offset {}", self.at),
+                found,
+            ));
         };
         self.at += taken.len();
         Ok(taken)
@@ -131,7 +160,11 @@ impl<'a> Reader<'a> {
     fn check_count(&self, count: u64, smallest: u64, field: Arguments<'_>) -> Result<()> {
         let room = self.remaining() as u64 / smallest;
         if count > room {
-            return Err(self.error(field, format_args!("at most {room}, for which the file has room"), count));
+            return Err(self.error(
+                field,
+                format_args!("at most {room}, for which the file has room"),
+                count,
+            ));
         }
         Ok(())
     }
@@ -142,14 +175,22 @@ impl<'a> Reader<'a> {
         let bytes = self.take(len, field)?;
         std::str::from_utf8(bytes).map_err(|error| {
             let at = start + error.valid_up_to();
-            self.error(field, "UTF-8", format_args!("byte {:#04x} at offset {at}", self.bytes[at]))
+            self.error(
+                field,
+                "UTF-8",
+                format_args!("byte {:#04x} at offset {at}", self.bytes[at]),
+            )
         })
     }
 
     fn name(&mut self, max: u64, field: Arguments<'_>) -> Result<&'a str> {
         let name = self.string(field)?;
         if name.is_empty() || name.len() as u64 > max {
-            return Err(self.error(field, format_args!("1 to {max} bytes"), format_args!("{} bytes", name.len())));
+            return Err(self.error(
+                field,
+                format_args!("1 to {max} bytes"),
+                format_args!("{} bytes", name.len()),
+            ));
         }
         Ok(name)
     }
@@ -178,7 +219,11 @@ impl<'a> Reader<'a> {
 
     fn values(&mut self, depth: usize, field: Arguments<'_>) -> Result<Array> {
         if depth > MAX_ARRAY_DEPTH {
-            return Err(self.error(field, format_args!("arrays nested at most {MAX_ARRAY_DEPTH} deep"), "a deeper one"));
+            return Err(self.error(
+                field,
+                format_args!("arrays nested at most {MAX_ARRAY_DEPTH} deep"),
+                "a deeper one",
+            ));
         }
         let id = self.u32(format_args!("{field}: element type"))?;
         let count = self.u64(format_args!("{field}: length"))?;
@@ -192,7 +237,12 @@ impl<'a> Reader<'a> {
             6 => Array::F32(self.numbers(count, f32::from_le_bytes, field)?),
             7 => {
                 let bytes = self.take(count, field)?;
-                Array::Bool(bytes.iter().map(|&byte| self.truth(byte, field)).collect::<Result<_>>()?)
+                Array::Bool(
+                    bytes
+                        .iter()
+                        .map(|&byte| self.truth(byte, field))
+                        .collect::<Result<_>>()?,
+                )
             }
             8 => Array::String(self.strings(count, field)?),
             9 => Array::Array(self.arrays(count, depth, field)?),
@@ -203,7 +253,12 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn numbers<T, const N: usize>(&mut self, count: u64, from: fn([u8; N]) -> T, field: Arguments<'_>) -> Result<Vec<T>> {
+    fn numbers<T, const N: usize>(
+        &mut self,
+        count: u64,
+        from: fn([u8; N]) -> T,
+        field: Arguments<'_>,
+    ) -> Result<Vec<T>> {
         self.check_count(count, N as u64, format_args!("{field}: length"))?;
         let (chunks, _) = self.take(count * N as u64, field)?.as_chunks::<N>();
         Ok(chunks.iter().map(|chunk| from(*chunk)).collect())
@@ -232,7 +287,9 @@ impl<'a> Reader<'a> {
             let expected = format_args!("at most {MAX_NESTED_ARRAYS} arrays inside arrays");
             return Err(self.error(field, expected, self.nested));
         }
-        (0..count).map(|index| self.values(depth + 1, format_args!("{field}: element {index}"))).collect()
+        (0..count)
+            .map(|index| self.values(depth + 1, format_args!("{field}: element {index}")))
+            .collect()
     }
 
     fn truth(&self, byte: u8, field: Arguments<'_>) -> Result<bool> {
@@ -253,7 +310,11 @@ impl<'a> Reader<'a> {
         let field = |part: &str| format!("tensor {name:?}: {part}");
         let dimensions = self.u32(format_args!("{}", field("number of dimensions")))?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-            return Err(self.error(field("number of dimensions"), format_args!("1 to {MAX_DIMENSIONS}"), dimensions));
+            return Err(self.error(
+                field("number of dimensions"),
+                format_args!("1 to {MAX_DIMENSIONS}"),
+                dimensions,
+            ));
         }
         let mut shape = Vec::with_capacity(dimensions as usize);
         for _ in 0..dimensions {
@@ -269,7 +330,11 @@ impl<'a> Reader<'a> {
             });
         };
         if shape.contains(&0) {
-            return Err(self.error(field("shape"), "dimensions of at least 1", format_args!("{shape:?}")));
+            return Err(self.error(
+                field("shape"),
+                "dimensions of at least 1",
+                format_args!("{shape:?}"),
+            ));
         }
         let block_len = kind.block_len() as u64;
         if !shape[0].is_multiple_of(block_len) {
@@ -282,18 +347,34 @@ impl<'a> Reader<'a> {
             .and_then(|len| (len / block_len).checked_mul(kind.block_bytes() as u64))
             .filter(|&size| size <= self.bytes.len() as u64)
         else {
-            let expected = format_args!("a tensor that fits into the file's {} bytes", self.bytes.len());
+            let expected = format_args!(
+                "a tensor that fits into the file's {} bytes",
+                self.bytes.len()
+            );
             return Err(self.error(field("shape"), expected, format_args!("{shape:?}")));
         };
         if !offset.is_multiple_of(alignment) {
-            return Err(self.error(field("offset"), format_args!("a multiple of the alignment {alignment}"), offset));
+            return Err(self.error(
+                field("offset"),
+                format_args!("a multiple of the alignment {alignment}"),
+                offset,
+            ));
         }
         if offset > self.bytes.len() as u64 {
-            return Err(self.error(field("offset"), format_args!("at most the file's {} bytes", self.bytes.len()), offset));
+            return Err(self.error(
+                field("offset"),
+                format_args!("at most the file's {} bytes", self.bytes.len()),
+                offset,
+            ));
         }
         // All numbers are at most the file's length from here on, so they fit into usize and their sums don't overflow u64.
         let range = offset as usize..(offset + size) as usize;
-        Ok(TensorInfo { name: name.to_owned(), kind, shape: shape.iter().rev().map(|&n| n as usize).collect(), range })
+        Ok(TensorInfo {
+            name: name.to_owned(),
+            kind,
+            shape: shape.iter().rev().map(|&n| n as usize).collect(),
+            range,
+        })
     }
 
     /// Makes the ranges absolute and checks that they lie in the file and apart from each other.
@@ -312,7 +393,10 @@ impl<'a> Reader<'a> {
         for pair in order.windows(2) {
             if pair[1].range.start < pair[0].range.end {
                 let field = format_args!("tensor {:?}: data", pair[1].name);
-                let expected = format_args!("bytes from {} on, after tensor {:?}", pair[0].range.end, pair[0].name);
+                let expected = format_args!(
+                    "bytes from {} on, after tensor {:?}",
+                    pair[0].range.end, pair[0].name
+                );
                 return Err(self.error(field, expected, format_args!("bytes {:?}", pair[1].range)));
             }
         }

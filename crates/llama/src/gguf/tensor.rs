@@ -1,6 +1,6 @@
 //! Tensors of a file.
 
-use super::{Gguf, GgmlType};
+use super::{GgmlType, Gguf};
 use crate::{Error, Result, block};
 use std::ops::Range;
 

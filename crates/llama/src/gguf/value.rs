@@ -70,8 +70,9 @@ pub struct Strings {
 }
 
 /// Names of the types, by the numbers that stand for them in a file.
-const NAMES: [&str; 13] =
-    ["U8", "I8", "U16", "I16", "U32", "I32", "F32", "Bool", "String", "Array", "U64", "I64", "F64"];
+const NAMES: [&str; 13] = [
+    "U8", "I8", "U16", "I16", "U32", "I32", "F32", "Bool", "String", "Array", "U64", "I64", "F64",
+];
 
 impl Value {
     /// The type's name with, for an array, the element type and the length: what error messages say was found.
@@ -155,7 +156,10 @@ impl Array {
 impl Strings {
     /// Room for `len` texts of `bytes` bytes in all, so that pushing them allocates nothing.
     pub fn with_capacity(len: usize, bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(len) }
+        Self {
+            text: String::with_capacity(bytes),
+            ends: Vec::with_capacity(len),
+        }
     }
 
     /// Appends a text.
@@ -184,14 +188,18 @@ impl Strings {
     /// The texts in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         let mut start = 0;
-        self.ends.iter().map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
+        self.ends
+            .iter()
+            .map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
     }
 }
 
 impl<S: AsRef<str>> FromIterator<S> for Strings {
     fn from_iter<I: IntoIterator<Item = S>>(texts: I) -> Self {
         let mut strings = Self::default();
-        texts.into_iter().for_each(|text| strings.push(text.as_ref()));
+        texts
+            .into_iter()
+            .for_each(|text| strings.push(text.as_ref()));
         strings
     }
 }

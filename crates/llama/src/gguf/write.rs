@@ -40,8 +40,19 @@ impl Writer {
 
     /// Adds a tensor. `shape` is row-major, outermost dimension first; `weights` are stored as `kind`.
     #[must_use]
-    pub fn tensor(mut self, name: impl Into<String>, kind: GgmlType, shape: &[usize], weights: Vec<f32>) -> Self {
-        self.tensors.push(Tensor { name: name.into(), kind, shape: shape.to_vec(), weights });
+    pub fn tensor(
+        mut self,
+        name: impl Into<String>,
+        kind: GgmlType,
+        shape: &[usize],
+        weights: Vec<f32>,
+    ) -> Self {
+        self.tensors.push(Tensor {
+            name: name.into(),
+            kind,
+            shape: shape.to_vec(),
+            weights,
+        });
         self
     }
 
@@ -52,7 +63,11 @@ impl Writer {
     /// the alignment is given;
     /// [`Error::Gguf`] where the reader would refuse the file, for a name given twice for example.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        if let Some((_, value)) = self.metadata.iter().find(|(key, _)| key == "general.alignment") {
+        if let Some((_, value)) = self
+            .metadata
+            .iter()
+            .find(|(key, _)| key == "general.alignment")
+        {
             return Err(Error::Argument {
                 operation: "write",
                 argument: "general.alignment",
@@ -80,7 +95,11 @@ impl Writer {
         for (tensor, offset) in self.tensors.iter().zip(offsets) {
             put_string(&mut out, &tensor.name);
             out.extend((tensor.shape.len() as u32).to_le_bytes());
-            tensor.shape.iter().rev().for_each(|&dimension| put_len(&mut out, dimension));
+            tensor
+                .shape
+                .iter()
+                .rev()
+                .for_each(|&dimension| put_len(&mut out, dimension));
             out.extend(tensor.kind.id().to_le_bytes());
             put_len(&mut out, offset);
         }
@@ -98,14 +117,23 @@ impl Writer {
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = self.to_bytes()?;
-        replace(path, &bytes).map_err(|source| Error::Io { operation: "write", file: path.display().to_string(), source })
+        replace(path, &bytes).map_err(|source| Error::Io {
+            operation: "write",
+            file: path.display().to_string(),
+            source,
+        })
     }
 }
 
 impl Tensor {
     fn blocks(&self) -> Result<Vec<u8>> {
-        let len = self.shape.iter().try_fold(1_usize, |product, &dimension| product.checked_mul(dimension));
-        let whole_rows = self.shape.last().is_some_and(|row| row.is_multiple_of(self.kind.block_len()));
+        let len = self.shape.iter().try_fold(1_usize, |product, &dimension| {
+            product.checked_mul(dimension)
+        });
+        let whole_rows = self
+            .shape
+            .last()
+            .is_some_and(|row| row.is_multiple_of(self.kind.block_len()));
         if len != Some(self.weights.len()) || !whole_rows {
             return Err(Error::Argument {
                 operation: "write",
@@ -170,13 +198,21 @@ fn put_array(out: &mut Vec<u8>, array: &Array) {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "expected a file name"))?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "expected a file name"))?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.partial", std::process::id()));
     let temporary = Temporary(folder.join(temporary));
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary.0)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary.0)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary.0, path)?;

@@ -116,7 +116,13 @@ mod tests {
             at(Level::Baseline, &x, &mut expected);
             for level in Level::available() {
                 at(level, &x, &mut found);
-                assert!(found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()), "function {i}, {level:?}");
+                assert!(
+                    found
+                        .iter()
+                        .zip(&expected)
+                        .all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "function {i}, {level:?}"
+                );
             }
         }
     }

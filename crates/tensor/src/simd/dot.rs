@@ -89,10 +89,17 @@ mod tests {
                 rows_dot_at(level, &x, &rows, len + 2, &mut dots);
                 let mut sums = rows[..len].to_vec();
                 add_scaled_at(level, 0.7, &x, &mut sums);
-                (dot_at(level, &x, &rows).to_bits(), dots.map(f32::to_bits), sums)
+                (
+                    dot_at(level, &x, &rows).to_bits(),
+                    dots.map(f32::to_bits),
+                    sums,
+                )
             };
             let expected = results(Level::Baseline);
-            assert_eq!(expected.0, expected.1[0], "a row's dot product does not depend on its neighbours");
+            assert_eq!(
+                expected.0, expected.1[0],
+                "a row's dot product does not depend on its neighbours"
+            );
             for level in Level::available() {
                 assert_eq!(results(level), expected, "{level:?} length {len}");
             }

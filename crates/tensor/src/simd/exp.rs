@@ -87,7 +87,13 @@ mod tests {
         for level in Level::available() {
             let mut found = vec![0.0; x.len()];
             exp_at(level, &x, &mut found);
-            assert!(found.iter().map(|v| v.to_bits()).eq(expected.iter().copied()), "{level:?}");
+            assert!(
+                found
+                    .iter()
+                    .map(|v| v.to_bits())
+                    .eq(expected.iter().copied()),
+                "{level:?}"
+            );
         }
     }
 }

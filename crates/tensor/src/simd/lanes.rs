@@ -94,7 +94,12 @@ mod x86 {
         #[inline(always)]
         fn load(self, from: &[f32; LANES]) -> Self::Lanes {
             // SAFETY: `self` exists, so the processor has AVX2; both loads of 8 lie inside the 16 elements.
-            unsafe { [_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))] }
+            unsafe {
+                [
+                    _mm256_loadu_ps(from.as_ptr()),
+                    _mm256_loadu_ps(from.as_ptr().add(8)),
+                ]
+            }
         }
 
         #[inline(always)]
@@ -123,7 +128,12 @@ mod x86 {
         #[inline(always)]
         fn fma(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
             // SAFETY: `self` exists, so the processor has AVX2 and FMA.
-            unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+            unsafe {
+                [
+                    _mm256_fmadd_ps(a[0], b[0], c[0]),
+                    _mm256_fmadd_ps(a[1], b[1], c[1]),
+                ]
+            }
         }
 
         #[inline(always)]

@@ -77,7 +77,15 @@ fn scale_body<S: Simd>(_: S, x: &[f32], factor: f32, weight: &[f32], out: &mut [
 }
 
 #[inline(always)]
-fn affine_body<S: Simd>(_: S, x: &[f32], mean: f32, factor: f32, weight: &[f32], bias: &[f32], out: &mut [f32]) {
+fn affine_body<S: Simd>(
+    _: S,
+    x: &[f32],
+    mean: f32,
+    factor: f32,
+    weight: &[f32],
+    bias: &[f32],
+    out: &mut [f32],
+) {
     for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
         *out = ((x - mean) * factor).mul_add(*weight, *bias);
     }
@@ -99,10 +107,19 @@ mod tests {
                 let [mut scaled, mut affine] = [vec![0.0; len], vec![0.0; len]];
                 scale_at(level, &x, 1.7, &weight, &mut scaled);
                 affine_at(level, &x, 0.3, 1.7, &weight, &bias, &mut affine);
-                (sum_at(level, &x).to_bits(), centred_squares_at(level, &x, 0.3).to_bits(), scaled, affine)
+                (
+                    sum_at(level, &x).to_bits(),
+                    centred_squares_at(level, &x, 0.3).to_bits(),
+                    scaled,
+                    affine,
+                )
             };
             for level in Level::available() {
-                assert_eq!(results(level), results(Level::Baseline), "{level:?} length {len}");
+                assert_eq!(
+                    results(level),
+                    results(Level::Baseline),
+                    "{level:?} length {len}"
+                );
             }
         }
     }

@@ -21,7 +21,10 @@ fn max_body<S: Simd>(simd: S, x: &[f32]) -> f32 {
     for block in blocks {
         lanes = simd.max(simd.load(block), lanes);
     }
-    simd.to_array(lanes).iter().chain(tail).fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+    simd.to_array(lanes)
+        .iter()
+        .chain(tail)
+        .fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
 }
 
 #[inline(always)]
@@ -61,11 +64,25 @@ mod tests {
                 let mut exponentials = vec![0.0; len];
                 let sum = shifted_exp_at(level, &x, max, &mut exponentials);
                 // A NaN's sign and payload are not part of the promise.
-                let bits = |x: f32| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() };
-                (bits(max), bits(sum), exponentials.into_iter().map(bits).collect::<Vec<_>>())
+                let bits = |x: f32| {
+                    if x.is_nan() {
+                        f32::NAN.to_bits()
+                    } else {
+                        x.to_bits()
+                    }
+                };
+                (
+                    bits(max),
+                    bits(sum),
+                    exponentials.into_iter().map(bits).collect::<Vec<_>>(),
+                )
             };
             for level in Level::available() {
-                assert_eq!(results(level), results(Level::Baseline), "{level:?} length {len}");
+                assert_eq!(
+                    results(level),
+                    results(Level::Baseline),
+                    "{level:?} length {len}"
+                );
             }
         }
     }

@@ -30,8 +30,17 @@ proptest! {
 fn errors_name_the_operation_and_both_shapes_or_types() {
     let x = strided(&[2, 3], DType::F32, 0);
     assert_error(Tensor::cat(&[], 0), &["cat", "tensors"]);
-    assert_error(Tensor::cat(&[&x, &strided(&[2, 4], DType::F32, 0)], 0), &["cat", "[2, 3]", "[2, 4]"]);
-    assert_error(Tensor::cat(&[&x, &strided(&[2], DType::F32, 0)], 0), &["cat", "[2, 3]", "[2]"]);
-    assert_error(Tensor::cat(&[&x, &strided(&[2, 3], DType::F16, 0)], 0), &["cat", "f32", "f16"]);
+    assert_error(
+        Tensor::cat(&[&x, &strided(&[2, 4], DType::F32, 0)], 0),
+        &["cat", "[2, 3]", "[2, 4]"],
+    );
+    assert_error(
+        Tensor::cat(&[&x, &strided(&[2], DType::F32, 0)], 0),
+        &["cat", "[2, 3]", "[2]"],
+    );
+    assert_error(
+        Tensor::cat(&[&x, &strided(&[2, 3], DType::F16, 0)], 0),
+        &["cat", "f32", "f16"],
+    );
     assert_error(Tensor::cat(&[&x], 2), &["cat", "[2, 3]", "2"]);
 }

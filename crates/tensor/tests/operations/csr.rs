@@ -22,7 +22,10 @@ fn graph(rows: usize, cols: usize, valued: bool, seed: u64) -> (Csr, Array2<f64>
         }
         indptr.push(indices.len());
     }
-    (Csr::new(cols, indptr, indices, valued.then_some(values)).unwrap(), dense)
+    (
+        Csr::new(cols, indptr, indices, valued.then_some(values)).unwrap(),
+        dense,
+    )
 }
 
 proptest! {
@@ -45,17 +48,41 @@ proptest! {
 #[test]
 fn malformed_matrices_are_errors() {
     assert_error(Csr::new(3, vec![], vec![], None), &["Csr::new", "indptr"]);
-    assert_error(Csr::new(3, vec![1, 1], vec![0], None), &["Csr::new", "indptr"]);
-    assert_error(Csr::new(3, vec![0, 2], vec![0], None), &["Csr::new", "indptr", "2"]);
-    assert_error(Csr::new(3, vec![0, 2, 1], vec![0], None), &["Csr::new", "indptr", "2", "1"]);
-    assert_error(Csr::new(3, vec![0, 1], vec![3], None), &["Csr::new", "indices", "3"]);
-    assert_error(Csr::new(3, vec![0, 1], vec![2], Some(vec![])), &["Csr::new", "values", "0"]);
+    assert_error(
+        Csr::new(3, vec![1, 1], vec![0], None),
+        &["Csr::new", "indptr"],
+    );
+    assert_error(
+        Csr::new(3, vec![0, 2], vec![0], None),
+        &["Csr::new", "indptr", "2"],
+    );
+    assert_error(
+        Csr::new(3, vec![0, 2, 1], vec![0], None),
+        &["Csr::new", "indptr", "2", "1"],
+    );
+    assert_error(
+        Csr::new(3, vec![0, 1], vec![3], None),
+        &["Csr::new", "indices", "3"],
+    );
+    assert_error(
+        Csr::new(3, vec![0, 1], vec![2], Some(vec![])),
+        &["Csr::new", "values", "0"],
+    );
 }
 
 #[test]
 fn errors_name_the_operation_and_both_shapes() {
     let (sparse, _) = graph(4, 3, true, 1);
-    assert_error(sparse.spmm(&strided(&[4, 2], DType::F32, 0)), &["spmm", "[4, 3]", "[4, 2]"]);
-    assert_error(sparse.spmm(&strided(&[3], DType::F32, 0)), &["spmm", "[4, 3]", "[3]"]);
-    assert_error(sparse.spmm(&strided(&[3, 1], DType::U8, 0)), &["spmm", "u8"]);
+    assert_error(
+        sparse.spmm(&strided(&[4, 2], DType::F32, 0)),
+        &["spmm", "[4, 3]", "[4, 2]"],
+    );
+    assert_error(
+        sparse.spmm(&strided(&[3], DType::F32, 0)),
+        &["spmm", "[4, 3]", "[3]"],
+    );
+    assert_error(
+        sparse.spmm(&strided(&[3, 1], DType::U8, 0)),
+        &["spmm", "u8"],
+    );
 }

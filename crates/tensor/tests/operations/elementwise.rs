@@ -38,14 +38,25 @@ const BINARY: [Binary; 4] = [
 fn normal_cdf(x: f64) -> f64 {
     let root = |sign: f64| (5.0 + sign * 2.0 * (10.0f64 / 7.0).sqrt()).sqrt() / 3.0;
     let weight = |sign: f64| (322.0 + sign * 13.0 * 70f64.sqrt()) / 900.0;
-    let points =
-        [(0.0, 128.0 / 225.0), (root(-1.0), weight(1.0)), (-root(-1.0), weight(1.0)), (root(1.0), weight(-1.0)), (-root(1.0), weight(-1.0))];
+    let points = [
+        (0.0, 128.0 / 225.0),
+        (root(-1.0), weight(1.0)),
+        (-root(-1.0), weight(1.0)),
+        (root(1.0), weight(-1.0)),
+        (-root(1.0), weight(-1.0)),
+    ];
     let half = 12.0 / 128.0;
     let panel = |centre: f64| -> f64 {
         let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
-        points.iter().map(|(point, weight)| weight * density(centre + half * point)).sum::<f64>() * half
+        points
+            .iter()
+            .map(|(point, weight)| weight * density(centre + half * point))
+            .sum::<f64>()
+            * half
     };
-    let tail: f64 = (0..64).map(|i| panel(-x.abs() - 12.0 + f64::from(2 * i + 1) * half)).sum();
+    let tail: f64 = (0..64)
+        .map(|i| panel(-x.abs() - 12.0 + f64::from(2 * i + 1) * half))
+        .sum();
     if x < 0.0 { tail } else { 1.0 - tail }
 }
 
@@ -53,8 +64,14 @@ fn tolerance(dtype: DType) -> Tol {
     let halves = matches!(dtype, DType::F16 | DType::BF16);
     // The absolute part is for 1 + tanh of the oracle's own formula, which cancels in the negative tail of gelu_tanh.
     Tol::roundings(if halves { 1.01 } else { 32.0 }, dtype)
-        .plus(if halves { 1e-6 } else { 4.0 * crate::oracle::epsilon(dtype) })
-        .because("e^x to 1 ulp, its argument rounded, and a few operations; halves are rounded once")
+        .plus(if halves {
+            1e-6
+        } else {
+            4.0 * crate::oracle::epsilon(dtype)
+        })
+        .because(
+            "e^x to 1 ulp, its argument rounded, and a few operations; halves are rounded once",
+        )
 }
 
 proptest! {
@@ -108,25 +125,47 @@ fn the_relative_error_of_f32_functions_is_a_few_ulp_over_their_whole_range() {
     let coarse = Tensor::from_vec(coarse, &[2801]).unwrap();
     let cases: [(&Tensor, Unary, f64, &str); 5] = [
         (&x, UNARY[1], 2.0, "1 ulp is up to two roundings"),
-        (&x, UNARY[4], 4.0, "a difference of 1 and a quotient that is above one half"),
+        (
+            &x,
+            UNARY[4],
+            4.0,
+            "a difference of 1 and a quotient that is above one half",
+        ),
         (&x, UNARY[5], 4.0, "exponential, sum and quotient"),
         (&x, UNARY[6], 4.0, "exponential, sum and quotient"),
-        (&coarse, UNARY[8], 16.0, "a polynomial to 2.5e-8, an exponential of a rounded square, four products"),
+        (
+            &coarse,
+            UNARY[8],
+            16.0,
+            "a polynomial to 2.5e-8, an exponential of a rounded square, four products",
+        ),
     ];
     for (x, (op, oracle), roundings, reason) in cases {
         let tol = Tol::roundings(roundings, DType::F32).because(reason);
         // Results that are denormal in f32 have fewer digits.
-        assert_close(&op(x).unwrap(), &array(x).mapv(oracle), &tol.plus(f64::from(f32::MIN_POSITIVE)));
+        assert_close(
+            &op(x).unwrap(),
+            &array(x).mapv(oracle),
+            &tol.plus(f64::from(f32::MIN_POSITIVE)),
+        );
     }
 }
 
 #[test]
 fn special_values_go_through_as_in_ieee_754() {
-    let x = Tensor::from_vec(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0], &[5]).unwrap();
+    let x = Tensor::from_vec(
+        vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0],
+        &[5],
+    )
+    .unwrap();
     for dtype in FLOATS {
         let x = x.to_dtype(dtype).unwrap();
-        let values = |op: fn(&Tensor) -> Result<Tensor>| array(&op(&x).unwrap()).into_raw_vec_and_offset().0;
-        assert!(UNARY.iter().all(|(op, _)| values(*op)[0].is_nan()), "NaN stays NaN in {dtype}");
+        let values =
+            |op: fn(&Tensor) -> Result<Tensor>| array(&op(&x).unwrap()).into_raw_vec_and_offset().0;
+        assert!(
+            UNARY.iter().all(|(op, _)| values(*op)[0].is_nan()),
+            "NaN stays NaN in {dtype}"
+        );
         assert_eq!(values(Tensor::exp)[1..], [f64::INFINITY, 0.0, 1.0, 1.0]);
         assert_eq!(values(Tensor::tanh)[1..], [1.0, -1.0, 0.0, 0.0]);
         assert!(values(Tensor::tanh)[4].is_sign_negative());
@@ -141,10 +180,22 @@ fn special_values_go_through_as_in_ieee_754() {
 #[test]
 fn errors_name_the_operation_and_both_shapes_or_types() {
     let a = strided(&[2, 3], DType::F32, 1);
-    assert_error(a.add(&strided(&[2, 4], DType::F32, 1)), &["add", "[2, 3]", "[2, 4]"]);
-    assert_error(a.mul(&strided(&[2, 3], DType::F16, 1)), &["mul", "f32", "f16"]);
+    assert_error(
+        a.add(&strided(&[2, 4], DType::F32, 1)),
+        &["add", "[2, 3]", "[2, 4]"],
+    );
+    assert_error(
+        a.mul(&strided(&[2, 3], DType::F16, 1)),
+        &["mul", "f32", "f16"],
+    );
     assert_error(strided(&[2], DType::U8, 1).silu(), &["silu", "u8"]);
-    assert_error(strided(&[2], DType::I32, 1).div(&strided(&[2], DType::I32, 1)), &["div", "i32"]);
+    assert_error(
+        strided(&[2], DType::I32, 1).div(&strided(&[2], DType::I32, 1)),
+        &["div", "i32"],
+    );
     let long = Tensor::scalar(1f32).broadcast_to(&[1 << 40, 1]).unwrap();
-    assert_error(long.add(&Tensor::scalar(1f32).broadcast_to(&[1 << 40]).unwrap()), &["add", "1099511627776"]);
+    assert_error(
+        long.add(&Tensor::scalar(1f32).broadcast_to(&[1 << 40]).unwrap()),
+        &["add", "1099511627776"],
+    );
 }

@@ -48,10 +48,21 @@ proptest! {
 fn scatter_add_on_threads_gives_the_bits_of_one_thread() {
     let (n, d) = (37, 65);
     let index = index(1000, n, 1);
-    let (x, rows) = (strided(&[n, d], DType::F32, 1), strided(&[1000, d], DType::F32, 2));
+    let (x, rows) = (
+        strided(&[n, d], DType::F32, 1),
+        strided(&[1000, d], DType::F32, 2),
+    );
     let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| x.scatter_add(&index, &rows).unwrap().to_vec::<f32>().unwrap())
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            x.scatter_add(&index, &rows)
+                .unwrap()
+                .to_vec::<f32>()
+                .unwrap()
+        })
     };
     assert_eq!(with(1), with(3));
 }
@@ -59,9 +70,15 @@ fn scatter_add_on_threads_gives_the_bits_of_one_thread() {
 #[test]
 fn gather_reads_rows_of_a_table_without_copying_it() {
     // Every row of this view is the same memory: a copy of the table would not fit.
-    let table = Tensor::from_vec(vec![1f32, 2.0, 3.0], &[3]).unwrap().broadcast_to(&[1 << 40, 3]).unwrap();
+    let table = Tensor::from_vec(vec![1f32, 2.0, 3.0], &[3])
+        .unwrap()
+        .broadcast_to(&[1 << 40, 3])
+        .unwrap();
     let index = Tensor::from_vec(vec![0u32, u32::MAX], &[2]).unwrap();
-    assert_eq!(table.gather(&index).unwrap().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+    assert_eq!(
+        table.gather(&index).unwrap().to_vec::<f32>().unwrap(),
+        [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    );
 }
 
 #[test]
@@ -69,11 +86,32 @@ fn errors_name_the_operation_and_what_was_found() {
     let x = strided(&[4, 3], DType::F32, 0);
     let at = |values: Vec<u32>| Tensor::from_vec(values, &[2]).unwrap();
     assert_error(x.gather(&at(vec![0, 4])), &["gather", "index", "4"]);
-    assert_error(x.gather(&at(vec![0, 1]).to_dtype(DType::I32).unwrap()), &["gather", "u32", "i32"]);
-    assert_error(x.gather(&at(vec![0, 1]).unsqueeze(0).unwrap()), &["gather", "[4, 3]", "[1, 2]"]);
-    assert_error(Tensor::scalar(0f32).gather(&at(vec![0, 0])), &["gather", "[]"]);
-    assert_error(x.scatter_add(&at(vec![0, 1]), &strided(&[3, 3], DType::F32, 0)), &["scatter_add", "[4, 3]", "[3, 3]"]);
-    assert_error(x.scatter_add(&at(vec![0, 9]), &strided(&[2, 3], DType::F32, 0)), &["scatter_add", "index", "9"]);
-    assert_error(x.scatter_add(&at(vec![0, 1]), &strided(&[2, 3], DType::F64, 0)), &["scatter_add", "f32", "f64"]);
-    assert_error(strided(&[4, 3], DType::U8, 0).scatter_add(&at(vec![0, 1]), &x), &["scatter_add", "u8"]);
+    assert_error(
+        x.gather(&at(vec![0, 1]).to_dtype(DType::I32).unwrap()),
+        &["gather", "u32", "i32"],
+    );
+    assert_error(
+        x.gather(&at(vec![0, 1]).unsqueeze(0).unwrap()),
+        &["gather", "[4, 3]", "[1, 2]"],
+    );
+    assert_error(
+        Tensor::scalar(0f32).gather(&at(vec![0, 0])),
+        &["gather", "[]"],
+    );
+    assert_error(
+        x.scatter_add(&at(vec![0, 1]), &strided(&[3, 3], DType::F32, 0)),
+        &["scatter_add", "[4, 3]", "[3, 3]"],
+    );
+    assert_error(
+        x.scatter_add(&at(vec![0, 9]), &strided(&[2, 3], DType::F32, 0)),
+        &["scatter_add", "index", "9"],
+    );
+    assert_error(
+        x.scatter_add(&at(vec![0, 1]), &strided(&[2, 3], DType::F64, 0)),
+        &["scatter_add", "f32", "f64"],
+    );
+    assert_error(
+        strided(&[4, 3], DType::U8, 0).scatter_add(&at(vec![0, 1]), &x),
+        &["scatter_add", "u8"],
+    );
 }

@@ -15,4 +15,5 @@ mod rope;
 mod softmax;
 mod sort;
 mod tensor;
+mod threads;
 mod view;

@@ -11,7 +11,9 @@ fn product(a: &ArrayD<f64>, b: &ArrayD<f64>, shape: &[usize]) -> ArrayD<f64> {
     let rank = shape.len();
     let wide = |x: &ArrayD<f64>| {
         let matrix = &x.shape()[x.ndim() - 2..];
-        x.broadcast(IxDyn(&[&shape[..rank - 2], matrix].concat())).unwrap().to_owned()
+        x.broadcast(IxDyn(&[&shape[..rank - 2], matrix].concat()))
+            .unwrap()
+            .to_owned()
     };
     let (a, b) = (wide(a), wide(b));
     let k = a.shape()[rank - 1];
@@ -33,13 +35,26 @@ fn product(a: &ArrayD<f64>, b: &ArrayD<f64>, shape: &[usize]) -> ArrayD<f64> {
 fn assert_product(found: &Tensor, a: &Tensor, b: &Tensor) {
     let (a_values, b_values) = (array(a), array(b));
     let expected = product(&a_values, &b_values, found.shape());
-    let magnitude = product(&a_values.mapv(f64::abs), &b_values.mapv(f64::abs), found.shape());
+    let magnitude = product(
+        &a_values.mapv(f64::abs),
+        &b_values.mapv(f64::abs),
+        found.shape(),
+    );
     let k = a.shape()[a.rank() - 1] as f64;
     let halves = matches!(a.dtype(), DType::F16 | DType::BF16);
-    let (sum, last) = if halves { (DType::F32, epsilon(a.dtype())) } else { (a.dtype(), 0.0) };
+    let (sum, last) = if halves {
+        (DType::F32, epsilon(a.dtype()))
+    } else {
+        (a.dtype(), 0.0)
+    };
     for ((at, &expected), &found) in expected.indexed_iter().zip(&array(found)) {
-        let bound = (k + 1.0) * epsilon(sum) * magnitude[&at] + 1.01 * last * expected.abs() + 2f64.powi(-25) * f64::from(u8::from(halves));
-        assert!((found - expected).abs() <= bound, "at {at:?}: {found:e} for {expected:e}, k {k}");
+        let bound = (k + 1.0) * epsilon(sum) * magnitude[&at]
+            + 1.01 * last * expected.abs()
+            + 2f64.powi(-25) * f64::from(u8::from(halves));
+        assert!(
+            (found - expected).abs() <= bound,
+            "at {at:?}: {found:e} for {expected:e}, k {k}"
+        );
     }
 }
 
@@ -81,7 +96,10 @@ fn operands(m: usize, k: usize, n: usize, layouts: (char, char)) -> (Tensor, Ten
         if layout == 'n' {
             return Tensor::randn(&[rows, cols], seed, 0, &Device::Cpu).unwrap();
         }
-        Tensor::randn(&[cols, rows], seed, 0, &Device::Cpu).unwrap().transpose(0, 1).unwrap()
+        Tensor::randn(&[cols, rows], seed, 0, &Device::Cpu)
+            .unwrap()
+            .transpose(0, 1)
+            .unwrap()
     };
     (matrix(m, k, layouts.0, 1), matrix(k, n, layouts.1, 2))
 }
@@ -89,20 +107,38 @@ fn operands(m: usize, k: usize, n: usize, layouts: (char, char)) -> (Tensor, Ten
 #[test]
 fn awkward_sizes_in_every_layout_agree_with_f64() {
     let sizes = [
-        (1, 1, 1), (2, 1, 63), (63, 2, 10), (4, 17, 64), (16, 3, 1), (17, 16, 1), (64, 64, 0), (0, 64, 4), (64, 0, 4),
-        (15, 127, 129), (16, 128, 128), (17, 129, 127), (256, 255, 257), (1, 576, 1536), (33, 1025, 3), (2, 2049, 65),
+        (1, 1, 1),
+        (2, 1, 63),
+        (63, 2, 10),
+        (4, 17, 64),
+        (16, 3, 1),
+        (17, 16, 1),
+        (64, 64, 0),
+        (0, 64, 4),
+        (64, 0, 4),
+        (15, 127, 129),
+        (16, 128, 128),
+        (17, 129, 127),
+        (256, 255, 257),
+        (1, 576, 1536),
+        (33, 1025, 3),
+        (2, 2049, 65),
     ];
     for (m, k, n) in sizes {
         for layouts in [('n', 'n'), ('n', 't'), ('t', 'n'), ('t', 't')] {
             let (a, b) = operands(m, k, n, layouts);
             let found = a.matmul(&b).unwrap();
-            let matrix = |x: &Tensor| -> Array2<f64> { array(x).into_dimensionality::<Ix2>().unwrap() };
+            let matrix =
+                |x: &Tensor| -> Array2<f64> { array(x).into_dimensionality::<Ix2>().unwrap() };
             let (a, b) = (matrix(&a), matrix(&b));
             let expected = a.dot(&b);
             let magnitude = a.mapv(f64::abs).dot(&b.mapv(f64::abs));
             for ((at, &expected), &found) in expected.indexed_iter().zip(&array(&found)) {
                 let bound = (k + 1) as f64 * epsilon(DType::F32) * magnitude[at];
-                assert!((found - expected).abs() <= bound, "{m} × {k} × {n} {layouts:?} at {at:?}: {found} for {expected}");
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "{m} × {k} × {n} {layouts:?} at {at:?}: {found} for {expected}"
+                );
             }
         }
     }
@@ -121,7 +157,10 @@ fn a_long_thin_product_agrees_with_f64_where_it_is_sampled() {
             let (i, j) = (sample * 8191 % m, sample * 4093 % n);
             let terms = || (0..k).map(|l| a[[i, l]] * b[[l, j]]);
             let bound = 5.0 * epsilon(DType::F32) * terms().map(f64::abs).sum::<f64>();
-            assert!((f64::from(found[i * n + j]) - terms().sum::<f64>()).abs() <= bound, "at {i}, {j}, {layouts:?}");
+            assert!(
+                (f64::from(found[i * n + j]) - terms().sum::<f64>()).abs() <= bound,
+                "at {i}, {j}, {layouts:?}"
+            );
         }
     }
 }
@@ -129,37 +168,87 @@ fn a_long_thin_product_agrees_with_f64_where_it_is_sampled() {
 #[test]
 fn halves_wider_than_a_tile_agree_with_f64() {
     for dtype in [DType::F16, DType::BF16] {
-        let a = Tensor::randn(&[513, 9], 1, 0, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
-        let b = Tensor::randn(&[9, 515], 2, 0, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        let a = Tensor::randn(&[513, 9], 1, 0, &Device::Cpu)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
+        let b = Tensor::randn(&[9, 515], 2, 0, &Device::Cpu)
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
         assert_product(&a.matmul(&b).unwrap(), &a, &b);
         let flipped = (b.transpose(0, 1).unwrap(), a.transpose(0, 1).unwrap());
-        assert_product(&flipped.0.matmul(&flipped.1).unwrap(), &flipped.0, &flipped.1);
+        assert_product(
+            &flipped.0.matmul(&flipped.1).unwrap(),
+            &flipped.0,
+            &flipped.1,
+        );
     }
 }
 
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     let a = Tensor::randn(&[3, 70, 300], 1, 0, &Device::Cpu).unwrap();
-    let b = Tensor::randn(&[400, 300], 2, 0, &Device::Cpu).unwrap().transpose(0, 1).unwrap();
+    let b = Tensor::randn(&[400, 300], 2, 0, &Device::Cpu)
+        .unwrap()
+        .transpose(0, 1)
+        .unwrap();
     let with = |threads: usize, rows: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| a.narrow(1, 0, rows).unwrap().matmul(&b).unwrap().to_vec::<f32>().unwrap())
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            a.narrow(1, 0, rows)
+                .unwrap()
+                .matmul(&b)
+                .unwrap()
+                .to_vec::<f32>()
+                .unwrap()
+        })
     };
     for rows in [1, 5, 16, 17, 70] {
         let one = with(1, rows);
-        assert!(with(3, rows).iter().zip(&one).all(|(a, b)| a.to_bits() == b.to_bits()), "{rows} rows");
+        assert!(
+            with(3, rows)
+                .iter()
+                .zip(&one)
+                .all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{rows} rows"
+        );
     }
 }
 
 #[test]
 fn errors_name_the_operation_and_both_shapes() {
     let a = strided(&[2, 3], DType::F32, 0);
-    assert_error(a.matmul(&strided(&[4, 5], DType::F32, 0)), &["matmul", "[2, 3]", "[4, 5]"]);
-    assert_error(a.matmul(&strided(&[3], DType::F32, 0)), &["matmul", "[2, 3]", "[3]"]);
-    assert_error(a.matmul(&strided(&[3, 5], DType::F64, 0)), &["matmul", "f32", "f64"]);
-    assert_error(strided(&[2, 2], DType::U8, 0).matmul(&strided(&[2, 2], DType::U8, 0)), &["matmul", "u8"]);
-    let (a, b) = (strided(&[2, 2, 3], DType::F32, 0), strided(&[4, 3, 5], DType::F32, 0));
+    assert_error(
+        a.matmul(&strided(&[4, 5], DType::F32, 0)),
+        &["matmul", "[2, 3]", "[4, 5]"],
+    );
+    assert_error(
+        a.matmul(&strided(&[3], DType::F32, 0)),
+        &["matmul", "[2, 3]", "[3]"],
+    );
+    assert_error(
+        a.matmul(&strided(&[3, 5], DType::F64, 0)),
+        &["matmul", "f32", "f64"],
+    );
+    assert_error(
+        strided(&[2, 2], DType::U8, 0).matmul(&strided(&[2, 2], DType::U8, 0)),
+        &["matmul", "u8"],
+    );
+    let (a, b) = (
+        strided(&[2, 2, 3], DType::F32, 0),
+        strided(&[4, 3, 5], DType::F32, 0),
+    );
     assert_error(a.matmul(&b), &["matmul", "[2]", "[4]"]);
-    assert_error(strided(&[2, 3], DType::F32, 0).matvec(&strided(&[2], DType::F32, 0)), &["matvec", "[2, 3]", "[2]"]);
-    assert_error(strided(&[2], DType::F32, 0).matvec(&strided(&[2], DType::F32, 0)), &["matvec", "[2]"]);
+    assert_error(
+        strided(&[2, 3], DType::F32, 0).matvec(&strided(&[2], DType::F32, 0)),
+        &["matvec", "[2, 3]", "[2]"],
+    );
+    assert_error(
+        strided(&[2], DType::F32, 0).matvec(&strided(&[2], DType::F32, 0)),
+        &["matvec", "[2]"],
+    );
 }

@@ -14,7 +14,10 @@ fn norm(x: &ArrayD<f64>, weight: &ArrayD<f64>, bias: &ArrayD<f64>, centre: bool)
         let mean = if centre { row.sum() / len } else { 0.0 };
         let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / len;
         let scale = (variance + f64::from(EPS)).sqrt();
-        row.iter_mut().zip(weight).zip(bias).for_each(|((x, w), b)| *x = (*x - mean) / scale * w + b);
+        row.iter_mut()
+            .zip(weight)
+            .zip(bias)
+            .for_each(|((x, w), b)| *x = (*x - mean) / scale * w + b);
     }
     out
 }
@@ -44,19 +47,42 @@ proptest! {
 
 #[test]
 fn a_wide_row_of_model_size_is_as_accurate_as_a_short_one() {
-    let (x, weight, bias) = (strided(&[7, 576], DType::F32, 2), strided(&[576], DType::F32, 3), strided(&[576], DType::F32, 5));
+    let (x, weight, bias) = (
+        strided(&[7, 576], DType::F32, 2),
+        strided(&[576], DType::F32, 3),
+        strided(&[576], DType::F32, 5),
+    );
     let expected = norm(&array(&x), &array(&weight), &array(&bias), true);
     let tol = Tol::roundings(8.0, DType::F32).plus(16.0 * epsilon(DType::F32));
-    assert_close(&x.layer_norm(&weight, &bias, EPS).unwrap(), &expected, &tol.because("elements and bias of a few units cancel"));
+    assert_close(
+        &x.layer_norm(&weight, &bias, EPS).unwrap(),
+        &expected,
+        &tol.because("elements and bias of a few units cancel"),
+    );
 }
 
 #[test]
 fn errors_name_the_operation_and_both_shapes_or_types() {
     let x = strided(&[2, 3], DType::F32, 0);
     let right = strided(&[3], DType::F32, 0);
-    assert_error(x.rms_norm(&strided(&[4], DType::F32, 0), EPS), &["rms_norm", "[2, 3]", "[4]"]);
-    assert_error(x.rms_norm(&strided(&[3], DType::F16, 0), EPS), &["rms_norm", "f32", "f16"]);
-    assert_error(x.layer_norm(&right, &strided(&[2], DType::F32, 0), EPS), &["layer_norm", "[2, 3]", "[2]"]);
-    assert_error(strided(&[], DType::F32, 0).rms_norm(&right, EPS), &["rms_norm", "[]"]);
-    assert_error(strided(&[3], DType::I32, 0).rms_norm(&right, EPS), &["rms_norm", "i32"]);
+    assert_error(
+        x.rms_norm(&strided(&[4], DType::F32, 0), EPS),
+        &["rms_norm", "[2, 3]", "[4]"],
+    );
+    assert_error(
+        x.rms_norm(&strided(&[3], DType::F16, 0), EPS),
+        &["rms_norm", "f32", "f16"],
+    );
+    assert_error(
+        x.layer_norm(&right, &strided(&[2], DType::F32, 0), EPS),
+        &["layer_norm", "[2, 3]", "[2]"],
+    );
+    assert_error(
+        strided(&[], DType::F32, 0).rms_norm(&right, EPS),
+        &["rms_norm", "[]"],
+    );
+    assert_error(
+        strided(&[3], DType::I32, 0).rms_norm(&right, EPS),
+        &["rms_norm", "i32"],
+    );
 }

@@ -9,12 +9,22 @@ use whittle_tensor::{DType, Device, Element, Tensor};
 pub const FLOATS: [DType; 4] = [DType::F64, DType::F32, DType::F16, DType::BF16];
 
 /// All types.
-pub const ALL: [DType; 8] =
-    [DType::F64, DType::F32, DType::F16, DType::BF16, DType::U32, DType::I32, DType::U8, DType::I8];
+pub const ALL: [DType; 8] = [
+    DType::F64,
+    DType::F32,
+    DType::F16,
+    DType::BF16,
+    DType::U32,
+    DType::I32,
+    DType::U8,
+    DType::I8,
+];
 
 /// A size that loops over vector registers get wrong first.
 pub fn size() -> impl Strategy<Value = usize> {
-    prop::sample::select(vec![0usize, 1, 2, 3, 5, 7, 8, 13, 15, 16, 17, 31, 33, 63, 64, 65])
+    prop::sample::select(vec![
+        0usize, 1, 2, 3, 5, 7, 8, 13, 15, 16, 17, 31, 33, 63, 64, 65,
+    ])
 }
 
 /// A shape of the given ranks with at most a few thousand elements.
@@ -64,7 +74,10 @@ pub fn strided(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
             _ => shape[dim],
         })
         .collect();
-    let numbers = Tensor::randn(&stored, seed, 0, &Device::Cpu).unwrap().mul_scalar(2.0).unwrap();
+    let numbers = Tensor::randn(&stored, seed, 0, &Device::Cpu)
+        .unwrap()
+        .mul_scalar(2.0)
+        .unwrap();
     let mut tensor = numbers.to_dtype(dtype).unwrap();
     if plain {
         return tensor.reshape(shape).unwrap();
@@ -75,14 +88,22 @@ pub fn strided(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
         }
     }
     let mut back = vec![0; rank];
-    order.iter().enumerate().for_each(|(at, &dim)| back[dim] = at);
+    order
+        .iter()
+        .enumerate()
+        .for_each(|(at, &dim)| back[dim] = at);
     tensor.permute(&back).unwrap().broadcast_to(shape).unwrap()
 }
 
 /// The elements as f64, each exactly.
 pub fn array(tensor: &Tensor) -> ArrayD<f64> {
     fn values<T: Element>(tensor: &Tensor) -> Vec<f64> {
-        tensor.to_vec::<T>().unwrap().into_iter().map(T::to_double).collect()
+        tensor
+            .to_vec::<T>()
+            .unwrap()
+            .into_iter()
+            .map(T::to_double)
+            .collect()
     }
     let values = match tensor.dtype() {
         DType::F64 => values::<f64>(tensor),
@@ -106,18 +127,33 @@ pub struct Tol {
 
 impl Tol {
     /// Not at all.
-    pub const EXACT: Self = Self { relative: 0.0, absolute: 0.0, reason: "no rounding" };
+    pub const EXACT: Self = Self {
+        relative: 0.0,
+        absolute: 0.0,
+        reason: "no rounding",
+    };
 
     /// `count` roundings to `dtype`, of results and of intermediate values of the same size.
     pub fn roundings(count: f64, dtype: DType) -> Self {
         // Halves below 2^-14 are denormal in f16: their error is absolute.
-        let absolute = if dtype == DType::F16 { 2f64.powi(-25) } else { 0.0 };
-        Self { relative: count * epsilon(dtype), absolute, reason: "" }
+        let absolute = if dtype == DType::F16 {
+            2f64.powi(-25)
+        } else {
+            0.0
+        };
+        Self {
+            relative: count * epsilon(dtype),
+            absolute,
+            reason: "",
+        }
     }
 
     /// An absolute error on top.
     pub fn plus(self, absolute: f64) -> Self {
-        Self { absolute: self.absolute + absolute, ..self }
+        Self {
+            absolute: self.absolute + absolute,
+            ..self
+        }
     }
 
     /// Why this is what the computation may be off.
@@ -137,7 +173,11 @@ impl Tol {
 pub fn assert_close(found: &Tensor, expected: &ArrayD<f64>, tol: &Tol) {
     assert_eq!(found.shape(), expected.shape());
     for ((at, &expected), &found) in expected.indexed_iter().zip(&array(found)) {
-        assert!(tol.admits(found, expected), "at {at:?}: {found:e} for {expected:e} ({})", tol.reason);
+        assert!(
+            tol.admits(found, expected),
+            "at {at:?}: {found:e} for {expected:e} ({})",
+            tol.reason
+        );
     }
 }
 

@@ -50,7 +50,10 @@ fn large_products_on_several_threads_equal_the_small_ones() {
     let (m, n, k) = (2, 1031, 67);
     let (x, w) = (numbers(m * k, 1), numbers(n * k, 2));
     let mut out = vec![0.0; m * n];
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
     pool.install(|| product::rows_by_rows(&x, m, &w, n, k, &mut out, n));
     for (at, value) in out.iter().enumerate() {
         let dot = product::dot(&x[at / n * k..][..k], &w[at % n * k..][..k]);

@@ -7,8 +7,16 @@ use whittle_tensor::{Device, Tensor};
 #[test]
 fn blocks_are_the_known_answers_of_random123() {
     let cases = [
-        ([0; 2], [0; 4], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
-        ([u32::MAX; 2], [u32::MAX; 4], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
+        (
+            [0; 2],
+            [0; 4],
+            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8],
+        ),
+        (
+            [u32::MAX; 2],
+            [u32::MAX; 4],
+            [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd],
+        ),
         (
             [0xa409_3822, 0x299f_31d0],
             [0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344],
@@ -44,11 +52,23 @@ fn tensors_are_the_stream_whatever_their_shape_and_the_threads() {
     // Long enough to be cut into pieces.
     let len = 20_001;
     let expected: Vec<f32> = (0..len as u64).map(|i| random.uniform_at(i)).collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(3)
+        .build()
+        .unwrap();
     let drawn = pool.install(|| Tensor::rand(&[3, len / 3], 5, 6, &Device::Cpu).unwrap());
     assert_eq!(drawn.to_vec::<f32>().unwrap(), expected);
-    assert_eq!(Tensor::randn(&[7], 5, 6, &Device::Cpu).unwrap().to_vec::<f32>().unwrap(), [0, 1, 2, 3, 4, 5, 6].map(|i| random.normal_at(i)));
-    assert_error(Tensor::rand(&[usize::MAX, 3], 0, 0, &Device::Cpu), &["rand", "usize"]);
+    assert_eq!(
+        Tensor::randn(&[7], 5, 6, &Device::Cpu)
+            .unwrap()
+            .to_vec::<f32>()
+            .unwrap(),
+        [0, 1, 2, 3, 4, 5, 6].map(|i| random.normal_at(i))
+    );
+    assert_error(
+        Tensor::rand(&[usize::MAX, 3], 0, 0, &Device::Cpu),
+        &["rand", "usize"],
+    );
 }
 
 #[test]
@@ -63,7 +83,10 @@ fn uniform_numbers_are_below_one_and_flat() {
     }
     // Chi-squared with 15 degrees of freedom is above 44.3 once in 10^4 seeds; this seed is fixed.
     let expected = n as f64 / 16.0;
-    let chi_squared: f64 = bins.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
+    let chi_squared: f64 = bins
+        .iter()
+        .map(|&count| (f64::from(count) - expected).powi(2) / expected)
+        .sum();
     assert!(chi_squared < 44.3, "{chi_squared}");
 }
 
@@ -71,13 +94,30 @@ fn uniform_numbers_are_below_one_and_flat() {
 fn normal_numbers_have_the_moments_of_the_normal_distribution() {
     let random = Philox4x32::new(2, 0);
     let n = 200_000u64;
-    let moment = |power: i32| (0..n).map(|i| f64::from(random.normal_at(i)).powi(power)).sum::<f64>() / n as f64;
+    let moment = |power: i32| {
+        (0..n)
+            .map(|i| f64::from(random.normal_at(i)).powi(power))
+            .sum::<f64>()
+            / n as f64
+    };
     // Four standard errors: √(Var(x^p) / n) with variances 1, 2, 15 and 96.
-    for (power, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+    for (power, expected, variance) in
+        [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)]
+    {
         let bound = 4.0 * f64::sqrt(variance / n as f64);
-        assert!((moment(power) - expected).abs() < bound, "moment {power}: {}", moment(power));
+        assert!(
+            (moment(power) - expected).abs() < bound,
+            "moment {power}: {}",
+            moment(power)
+        );
     }
-    let neighbours = (0..n).map(|i| f64::from(random.normal_at(i) * random.normal_at(i ^ 1))).sum::<f64>() / n as f64;
+    let neighbours = (0..n)
+        .map(|i| f64::from(random.normal_at(i) * random.normal_at(i ^ 1)))
+        .sum::<f64>()
+        / n as f64;
     // Each pair counts twice, so that its variance is 2 / n.
-    assert!(neighbours.abs() < 4.0 * f64::sqrt(2.0 / n as f64), "cosine and sine are uncorrelated: {neighbours}");
+    assert!(
+        neighbours.abs() < 4.0 * f64::sqrt(2.0 / n as f64),
+        "cosine and sine are uncorrelated: {neighbours}"
+    );
 }

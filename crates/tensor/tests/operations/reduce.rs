@@ -66,20 +66,36 @@ fn nan_is_the_greatest_and_the_least() {
 fn a_long_sum_is_rounded_once() {
     // One chain of f32 additions would stop at 2^24.
     let ones = Tensor::scalar(1f32).broadcast_to(&[1 << 25, 1]).unwrap();
-    assert_eq!(ones.sum(0).unwrap().to_vec::<f32>().unwrap(), [(1u32 << 25) as f32]);
+    assert_eq!(
+        ones.sum(0).unwrap().to_vec::<f32>().unwrap(),
+        [(1u32 << 25) as f32]
+    );
 }
 
 #[test]
 fn an_empty_sum_is_zero_and_an_empty_mean_nan() {
     let x = Tensor::from_vec(Vec::<f32>::new(), &[2, 0]).unwrap();
     assert_eq!(x.sum(1).unwrap().to_vec::<f32>().unwrap(), [0.0, 0.0]);
-    assert!(x.mean(1).unwrap().to_vec::<f32>().unwrap().iter().all(|x| x.is_nan()));
+    assert!(
+        x.mean(1)
+            .unwrap()
+            .to_vec::<f32>()
+            .unwrap()
+            .iter()
+            .all(|x| x.is_nan())
+    );
     assert_eq!(x.max(0).unwrap().shape(), [0]);
 }
 
 #[test]
 fn errors_name_the_operation_and_the_shape() {
-    assert_error(strided(&[2, 3], DType::F32, 0).sum(2), &["sum", "[2, 3]", "2"]);
+    assert_error(
+        strided(&[2, 3], DType::F32, 0).sum(2),
+        &["sum", "[2, 3]", "2"],
+    );
     assert_error(strided(&[2, 3], DType::I8, 0).mean(0), &["mean", "i8"]);
-    assert_error(strided(&[2, 3], DType::I8, 0).argmax(5), &["argmax", "[2, 3]", "5"]);
+    assert_error(
+        strided(&[2, 3], DType::I8, 0).argmax(5),
+        &["argmax", "[2, 3]", "5"],
+    );
 }

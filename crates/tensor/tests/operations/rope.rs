@@ -47,14 +47,26 @@ fn a_rotated_product_depends_on_the_distance_alone() {
     let q = strided(&[1, 1, 64], DType::F64, 1);
     let k = strided(&[1, 1, 64], DType::F64, 2);
     let score = |p: u32, r: u32, pairing| -> f64 {
-        let (q, k) = (q.rope(&[p], 1e4, pairing).unwrap(), k.rope(&[r], 1e4, pairing).unwrap());
+        let (q, k) = (
+            q.rope(&[p], 1e4, pairing).unwrap(),
+            k.rope(&[r], 1e4, pairing).unwrap(),
+        );
         q.mul(&k).unwrap().sum(2).unwrap().to_vec::<f64>().unwrap()[0]
     };
     for pairing in [Pairing::Interleaved, Pairing::HalfSplit] {
-        assert!((score(7, 2, pairing) - score(1005, 1000, pairing)).abs() < 1e-10, "the distance is 5 both times");
-        assert!((score(7, 2, pairing) - score(8, 2, pairing)).abs() > 1e-3, "another distance gives another score");
+        assert!(
+            (score(7, 2, pairing) - score(1005, 1000, pairing)).abs() < 1e-10,
+            "the distance is 5 both times"
+        );
+        assert!(
+            (score(7, 2, pairing) - score(8, 2, pairing)).abs() > 1e-3,
+            "another distance gives another score"
+        );
     }
-    assert_ne!(score(7, 2, Pairing::Interleaved), score(7, 2, Pairing::HalfSplit));
+    assert_ne!(
+        score(7, 2, Pairing::Interleaved),
+        score(7, 2, Pairing::HalfSplit)
+    );
 }
 
 #[test]
@@ -66,9 +78,17 @@ fn position_zero_changes_nothing() {
 
 #[test]
 fn errors_name_the_operation_and_the_shape() {
-    let rope = |shape: &[usize], dtype, positions: &[u32]| strided(shape, dtype, 0).rope(positions, 1e4, Pairing::HalfSplit);
+    let rope = |shape: &[usize], dtype, positions: &[u32]| {
+        strided(shape, dtype, 0).rope(positions, 1e4, Pairing::HalfSplit)
+    };
     assert_error(rope(&[2, 3], DType::F32, &[0, 1]), &["rope", "[2, 3]"]);
-    assert_error(rope(&[2, 3, 5], DType::F32, &[0, 1]), &["rope", "[2, 3, 5]", "even"]);
-    assert_error(rope(&[2, 3, 4], DType::F32, &[0]), &["rope", "[2, 3, 4]", "1 positions"]);
+    assert_error(
+        rope(&[2, 3, 5], DType::F32, &[0, 1]),
+        &["rope", "[2, 3, 5]", "even"],
+    );
+    assert_error(
+        rope(&[2, 3, 4], DType::F32, &[0]),
+        &["rope", "[2, 3, 4]", "1 positions"],
+    );
     assert_error(rope(&[2, 3, 4], DType::U32, &[0, 1]), &["rope", "u32"]);
 }

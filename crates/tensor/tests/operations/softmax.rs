@@ -49,20 +49,45 @@ fn minus_infinity_is_a_weight_of_zero_and_rows_without_a_distribution_are_nan() 
     for dtype in FLOATS {
         for len in [2, 17, 65] {
             let row = |first: [f32; 2], rest: f32| {
-                let values = first.into_iter().chain(std::iter::repeat_n(rest, len - 2)).collect();
-                Tensor::from_vec(values, &[len]).unwrap().to_dtype(dtype).unwrap()
+                let values = first
+                    .into_iter()
+                    .chain(std::iter::repeat_n(rest, len - 2))
+                    .collect();
+                Tensor::from_vec(values, &[len])
+                    .unwrap()
+                    .to_dtype(dtype)
+                    .unwrap()
             };
             let masked = row([0.0, -inf], -inf);
-            let expected: Vec<f64> = std::iter::once(1.0).chain(std::iter::repeat_n(0.0, len - 1)).collect();
-            assert_eq!(array(&masked.softmax(0).unwrap()).into_raw_vec_and_offset().0, expected);
+            let expected: Vec<f64> = std::iter::once(1.0)
+                .chain(std::iter::repeat_n(0.0, len - 1))
+                .collect();
+            assert_eq!(
+                array(&masked.softmax(0).unwrap())
+                    .into_raw_vec_and_offset()
+                    .0,
+                expected
+            );
             let logs = array(&masked.log_softmax(0).unwrap());
             assert!(logs[0] == 0.0 && logs.iter().skip(1).all(|&x| x == f64::NEG_INFINITY));
-            for bad in [row([-inf, -inf], -inf), row([nan, 0.0], 1.0), row([inf, 0.0], 1.0)] {
+            for bad in [
+                row([-inf, -inf], -inf),
+                row([nan, 0.0], 1.0),
+                row([inf, 0.0], 1.0),
+            ] {
                 for result in [bad.softmax(0).unwrap(), bad.log_softmax(0).unwrap()] {
-                    assert!(array(&result).iter().skip(1).all(|x| x.is_nan() || *x == f64::NEG_INFINITY));
+                    assert!(
+                        array(&result)
+                            .iter()
+                            .skip(1)
+                            .all(|x| x.is_nan() || *x == f64::NEG_INFINITY)
+                    );
                     assert!(array(&result)[0].is_nan(), "{dtype} {len}");
                 }
-                assert!(array(&bad.softmax(0).unwrap()).iter().all(|x| x.is_nan()), "the whole row, {dtype} {len}");
+                assert!(
+                    array(&bad.softmax(0).unwrap()).iter().all(|x| x.is_nan()),
+                    "the whole row, {dtype} {len}"
+                );
             }
         }
     }
@@ -73,12 +98,24 @@ fn vocabulary_sized_rows_sum_to_one() {
     let x = strided(&[3, 49_152], DType::F32, 5);
     let sums = x.softmax(1).unwrap().sum(1).unwrap();
     // Two roundings each of 49152 terms partly cancel; a millionth is a tenth of what a sum in one chain would lose.
-    assert!(sums.to_vec::<f32>().unwrap().iter().all(|sum| (sum - 1.0).abs() < 1e-6), "{sums:?}");
+    assert!(
+        sums.to_vec::<f32>()
+            .unwrap()
+            .iter()
+            .all(|sum| (sum - 1.0).abs() < 1e-6),
+        "{sums:?}"
+    );
 }
 
 #[test]
 fn errors_name_the_operation_and_the_shape() {
-    assert_error(strided(&[2, 3], DType::F32, 0).softmax(2), &["softmax", "[2, 3]", "2"]);
-    assert_error(strided(&[], DType::F32, 0).log_softmax(0), &["log_softmax", "[]"]);
+    assert_error(
+        strided(&[2, 3], DType::F32, 0).softmax(2),
+        &["softmax", "[2, 3]", "2"],
+    );
+    assert_error(
+        strided(&[], DType::F32, 0).log_softmax(0),
+        &["log_softmax", "[]"],
+    );
     assert_error(strided(&[2], DType::I8, 0).softmax(0), &["softmax", "i8"]);
 }

@@ -7,9 +7,15 @@ use whittle_tensor::{DType, Order, Tensor};
 
 /// Few different values, so that there are ties.
 fn with_ties(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
-    let coarse = strided(shape, DType::F32, seed).to_dtype(DType::I8).unwrap();
+    let coarse = strided(shape, DType::F32, seed)
+        .to_dtype(DType::I8)
+        .unwrap();
     let view = strided(shape, DType::F32, seed);
-    if seed.is_multiple_of(2) { coarse.to_dtype(dtype).unwrap() } else { view.to_dtype(dtype).unwrap() }
+    if seed.is_multiple_of(2) {
+        coarse.to_dtype(dtype).unwrap()
+    } else {
+        view.to_dtype(dtype).unwrap()
+    }
 }
 
 /// Positions by insertion, one after the other: stable by construction.
@@ -64,9 +70,25 @@ proptest! {
 
 #[test]
 fn nan_is_greater_than_any_number() {
-    let x = Tensor::from_vec(vec![1f32, f32::NAN, f32::INFINITY, f32::NAN, -0.0, 0.0], &[6]).unwrap();
-    assert_eq!(x.arg_sort(0, Order::Ascending).unwrap().to_vec::<u32>().unwrap(), [4, 5, 0, 2, 1, 3]);
-    assert_eq!(x.arg_sort(0, Order::Descending).unwrap().to_vec::<u32>().unwrap(), [1, 3, 2, 0, 4, 5]);
+    let x = Tensor::from_vec(
+        vec![1f32, f32::NAN, f32::INFINITY, f32::NAN, -0.0, 0.0],
+        &[6],
+    )
+    .unwrap();
+    assert_eq!(
+        x.arg_sort(0, Order::Ascending)
+            .unwrap()
+            .to_vec::<u32>()
+            .unwrap(),
+        [4, 5, 0, 2, 1, 3]
+    );
+    assert_eq!(
+        x.arg_sort(0, Order::Descending)
+            .unwrap()
+            .to_vec::<u32>()
+            .unwrap(),
+        [1, 3, 2, 0, 4, 5]
+    );
     assert_eq!(x.top_k(4).unwrap().1.to_vec::<u32>().unwrap(), [1, 3, 2, 0]);
 }
 
@@ -84,5 +106,8 @@ fn errors_name_the_operation_and_the_shape() {
     let x = strided(&[2, 3], DType::F32, 0);
     assert_error(x.top_k(4), &["top_k", "[2, 3]", "4"]);
     assert_error(Tensor::scalar(0f32).top_k(0), &["top_k", "[]"]);
-    assert_error(x.arg_sort(2, Order::Ascending), &["arg_sort", "[2, 3]", "2"]);
+    assert_error(
+        x.arg_sort(2, Order::Ascending),
+        &["arg_sort", "[2, 3]", "2"],
+    );
 }

@@ -9,7 +9,10 @@ use whittle_tensor::{DType, Layout, Tensor};
 fn counted(shape: &[usize]) -> (Tensor, ArrayD<f64>) {
     let len: usize = shape.iter().product();
     let tensor = Tensor::from_vec((0..len).map(|i| i as f64).collect(), shape).unwrap();
-    (tensor, ArrayD::from_shape_vec(IxDyn(shape), (0..len).map(|i| i as f64).collect()).unwrap())
+    (
+        tensor,
+        ArrayD::from_shape_vec(IxDyn(shape), (0..len).map(|i| i as f64).collect()).unwrap(),
+    )
 }
 
 proptest! {
@@ -63,7 +66,7 @@ proptest! {
         let x = strided(&shape, DType::F32, seed);
         let flat = x.reshape(&[x.len()]).unwrap();
         prop_assert_eq!(flat.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
-        if x.len() % cut == 0 {
+        if x.len().is_multiple_of(cut) {
             let cut_shape = [cut, 1, x.len() / cut];
             let reshaped = x.reshape(&cut_shape).unwrap();
             prop_assert_eq!(reshaped.shape(), cut_shape);
@@ -78,19 +81,34 @@ fn reshape_copies_only_where_strides_cannot_say_it() {
     let (x, _) = counted(&[4, 6, 5]);
     let shared = |view: &Tensor, shape: &[usize]| view.reshape(shape).unwrap().shares_storage(&x);
     assert!(shared(&x, &[2, 2, 30]));
-    assert!(shared(&x.narrow(1, 1, 3).unwrap(), &[2, 2, 15]), "dimensions on either side of a gap");
-    assert!(!shared(&x.narrow(1, 1, 3).unwrap(), &[12, 5]), "a dimension across a gap");
+    assert!(
+        shared(&x.narrow(1, 1, 3).unwrap(), &[2, 2, 15]),
+        "dimensions on either side of a gap"
+    );
+    assert!(
+        !shared(&x.narrow(1, 1, 3).unwrap(), &[12, 5]),
+        "a dimension across a gap"
+    );
     assert!(shared(&x.transpose(0, 1).unwrap(), &[3, 2, 4, 5]));
     assert!(!shared(&x.transpose(0, 1).unwrap(), &[24, 5]));
     assert!(shared(&x.narrow(2, 0, 1).unwrap(), &[24]), "one even step");
-    assert!(shared(&x.narrow(2, 0, 1).unwrap().broadcast_to(&[4, 6, 3]).unwrap(), &[24, 3]));
-    assert!(shared(&x.narrow(2, 0, 1).unwrap().unsqueeze(0).unwrap(), &[8, 1, 3]));
+    assert!(shared(
+        &x.narrow(2, 0, 1).unwrap().broadcast_to(&[4, 6, 3]).unwrap(),
+        &[24, 3]
+    ));
+    assert!(shared(
+        &x.narrow(2, 0, 1).unwrap().unsqueeze(0).unwrap(),
+        &[8, 1, 3]
+    ));
 }
 
 #[test]
 fn contiguous_and_to_vec_take_every_dtype_and_copy_nothing_that_lies_well() {
     for dtype in ALL {
-        let x = Tensor::from_vec((0..24).map(f64::from).collect(), &[4, 6]).unwrap().to_dtype(dtype).unwrap();
+        let x = Tensor::from_vec((0..24).map(f64::from).collect(), &[4, 6])
+            .unwrap()
+            .to_dtype(dtype)
+            .unwrap();
         let rows = x.narrow(0, 1, 2).unwrap();
         assert!(rows.contiguous().unwrap().shares_storage(&x));
         let columns = x.narrow(1, 1, 2).unwrap();
@@ -110,9 +128,15 @@ fn errors_name_the_operation_and_the_shape() {
     assert_error(x.transpose(0, 2), &["transpose", "[4, 6]", "2"]);
     assert_error(x.permute(&[0, 0]), &["permute", "[4, 6]", "[0, 0]"]);
     assert_error(x.permute(&[0]), &["permute", "[4, 6]", "[0]"]);
-    assert_error(x.broadcast_to(&[4, 7]), &["broadcast_to", "[4, 6]", "[4, 7]"]);
+    assert_error(
+        x.broadcast_to(&[4, 7]),
+        &["broadcast_to", "[4, 6]", "[4, 7]"],
+    );
     assert_error(x.broadcast_to(&[6]), &["broadcast_to", "[4, 6]", "[6]"]);
-    assert_error(x.broadcast_to(&[usize::MAX, 4, 6]), &["broadcast_to", "usize"]);
+    assert_error(
+        x.broadcast_to(&[usize::MAX, 4, 6]),
+        &["broadcast_to", "usize"],
+    );
     assert_error(x.reshape(&[5, 5]), &["reshape", "24", "[4, 6]", "[5, 5]"]);
     assert_error(x.unsqueeze(3), &["unsqueeze", "[4, 6]", "3"]);
     assert_error(x.squeeze(0), &["squeeze", "[4, 6]", "0"]);
