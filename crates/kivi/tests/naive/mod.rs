@@ -43,7 +43,7 @@ pub fn rotate(x: &[f64]) -> Row {
         .flat_map(|x| {
             (0..n).map(move |i| {
                 let sign = |j: usize| {
-                    if (i & j).count_ones() % 2 == 0 {
+                    if (i & j).count_ones().is_multiple_of(2) {
                         1.0
                     } else {
                         -1.0
@@ -153,19 +153,24 @@ impl Naive {
         let sinks = self.config.sink_len;
         let first = |of: &[Option<Vec<Row>>]| (sinks..of.len()).find(|&t| of[t].is_none());
         while let Some(start) = first(&self.coded_keys).filter(|&t| t < due[0]) {
-            let mut block = vec![vec![vec![0.0; head_dim]; heads]; group];
-            for head in 0..heads {
-                for d in 0..head_dim {
-                    let column: Row = (0..group).map(|t| self.keys[start + t][head][d]).collect();
-                    let column = decoded(self.config.key_scheme(), &column);
-                    column
-                        .into_iter()
-                        .enumerate()
-                        .for_each(|(t, x)| block[t][head][d] = x);
-                }
-            }
-            for (t, row) in block.into_iter().enumerate() {
-                self.coded_keys[start + t] = Some(row);
+            let scheme = self.config.key_scheme();
+            let keys = &self.keys;
+            // `[head][channel][token of the block]`
+            let columns: Vec<Vec<Row>> = (0..heads)
+                .map(|head| {
+                    let column = |d: usize| {
+                        (0..group)
+                            .map(|t| keys[start + t][head][d])
+                            .collect::<Row>()
+                    };
+                    (0..head_dim).map(|d| decoded(scheme, &column(d))).collect()
+                })
+                .collect();
+            for t in 0..group {
+                let row = columns
+                    .iter()
+                    .map(|head| head.iter().map(|column| column[t]).collect());
+                self.coded_keys[start + t] = Some(row.collect());
             }
         }
         let channels = value_group(self.shape.head_dim, self.config.group_size);
@@ -262,9 +267,9 @@ impl Naive {
             of.truncate(len);
             self.gone[side] = self.gone[side].min(len.max(sinks));
             // Codes that were made early and are not the only form left are forgotten.
-            for t in rule[side].max(self.gone[side])..of.len() {
-                of[t] = None;
-            }
+            of.iter_mut()
+                .skip(rule[side].max(self.gone[side]))
+                .for_each(|row| *row = None);
             if side == 0 {
                 coded = (sinks..of.len())
                     .find(|&t| of[t].is_none())

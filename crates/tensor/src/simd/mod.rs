@@ -22,8 +22,8 @@ pub(crate) use softmax::{max, shifted_exp};
 /// Elements that a loop body treats as one: an AVX-512 register of f32, two AVX2 registers.
 pub(crate) const LANES: usize = 16;
 
-/// An instruction set for which the loops are compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An instruction set for which the loops are compiled; each level has all that the ones before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(crate) enum Level {
     /// What the build was told to assume: SSE2 on x86-64, NEON on aarch64.
     Baseline,
@@ -66,17 +66,17 @@ impl Level {
     /// Every level that this processor can run.
     #[cfg(test)]
     pub(crate) fn available() -> Vec<Self> {
-        let mut levels = vec![Self::Baseline];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let best = Self::detect();
-            levels.extend([Self::Avx2, Self::Avx512].into_iter().take(match best {
-                Self::Baseline => 0,
-                Self::Avx2 => 1,
-                Self::Avx512 => 2,
-            }));
-        }
+        let levels = [
+            Self::Baseline,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512,
+        ];
         levels
+            .into_iter()
+            .filter(|&level| level <= Self::detect())
+            .collect()
     }
 }
 
