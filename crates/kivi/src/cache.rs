@@ -4,7 +4,6 @@ use crate::{
     Config, Error, Policy, Prefill, Result, Shape,
     encode::Encoder,
     hadamard,
-    pack::BlockLayout,
     page::{Page, PageEntry, PageLayout},
     sequence::{Boundary, Sequence, Side, boundary, committed},
 };
@@ -40,13 +39,22 @@ pub enum Truncated {
     },
 }
 
-/// The codes of one token of one layer and kv head, `[head_dim]` each; `None` where only 16-bit values exist yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One token of one layer and kv head as its codes keep it; `None` where only 16-bit values exist yet.
+#[derive(Clone, Debug, PartialEq)]
 pub struct TokenCodes {
-    /// Codes of its key.
-    pub keys: Option<Vec<u8>>,
-    /// Codes of its value.
-    pub values: Option<Vec<u8>>,
+    /// Its key.
+    pub key: Option<CodedRow>,
+    /// Its value, rotated if the configuration rotates values.
+    pub value: Option<CodedRow>,
+}
+
+/// A quantised row, `[head_dim]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodedRow {
+    /// The codes.
+    pub codes: Vec<u8>,
+    /// What they stand for: `code · scale + min`.
+    pub decoded: Vec<f32>,
 }
 
 /// Bytes of a [`Cache`], by what they hold.
@@ -79,7 +87,9 @@ pub struct Cache {
     /// The configuration of each layer; they differ in their bits at most.
     layers: Vec<Config>,
     layout: PageLayout,
-    sequences: Vec<Option<Sequence>>,
+    /// By ascending number; a number is never given twice.
+    sequences: Vec<(usize, Sequence)>,
+    next: usize,
     read: AtomicU64,
 }
 
@@ -108,6 +118,7 @@ impl Cache {
             layers,
             layout,
             sequences: vec![],
+            next: 0,
             read: AtomicU64::new(0),
         })
     }
@@ -136,7 +147,7 @@ impl Cache {
     /// Unknown sequence, or one in the middle of a step.
     pub fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId> {
         let original = self.get("fork", sequence)?;
-        original.len("fork", sequence)?;
+        original.even_len("fork", sequence)?;
         let copy = original.clone();
         Ok(self.insert(copy))
     }
@@ -146,8 +157,8 @@ impl Cache {
     /// # Errors
     /// Unknown sequence.
     pub fn free(&mut self, sequence: SequenceId) -> Result<()> {
-        self.get("free", sequence)?;
-        self.sequences[sequence.0] = None;
+        let at = self.position("free", sequence)?;
+        self.sequences.remove(at);
         Ok(())
     }
 
@@ -197,10 +208,10 @@ impl Cache {
         let mut bytes = Bytes {
             tables: self.layout.heap_bytes()
                 + self.layers.capacity() * size_of::<Config>()
-                + self.sequences.capacity() * size_of::<Option<Sequence>>(),
+                + self.sequences.capacity() * size_of::<(usize, Sequence)>(),
             ..Bytes::default()
         };
-        for sequence in self.sequences.iter().flatten() {
+        for (_, sequence) in &self.sequences {
             pages.extend(sequence.pages.iter().map(|entry| Arc::as_ptr(&entry.page)));
             let (rows, tables) = sequence.heap_bytes();
             bytes.rows += rows;
@@ -224,7 +235,7 @@ impl Cache {
     /// second prompt under [`Prefill::Exact`]. The cache is then as before.
     pub fn append(&mut self, layer: usize, spans: &[Span], k: &Tensor, v: &Tensor) -> Result<()> {
         let shape = [
-            tokens(spans),
+            tokens("append", spans)?,
             self.shape.kv_heads,
             self.shape.head_dim.get(),
         ];
@@ -251,16 +262,9 @@ impl Cache {
     ) -> Result<()> {
         self.check_layer("append", layer)?;
         self.check_spans("append", spans)?;
-        let width = self.shape.kv_heads * self.shape.head_dim.get();
-        for (what, rows) in [("k", k), ("v", v)] {
-            if rows.len() != tokens(spans) * width {
-                return Err(Error::Shape {
-                    op: "append",
-                    expected: format!("{what} of {} tokens × {width} values", tokens(spans)),
-                    found: format!("{} values", rows.len()),
-                });
-            }
-        }
+        let (width, tokens) = (self.width(), tokens("append", spans)?);
+        check_len("append", "k", tokens, width, k.len())?;
+        check_len("append", "v", tokens, width, v.len())?;
         if self.config.prefill == Prefill::Exact {
             for span in spans.iter().filter(|span| span.tokens > 1) {
                 let len = self.get("append", span.sequence)?.layers[layer].len;
@@ -274,12 +278,17 @@ impl Cache {
             }
         }
         let mut at = 0;
-        for (done, span) in spans.iter().enumerate() {
+        let mut before = vec![];
+        for span in spans {
             let rows = at * width..(at + span.tokens) * width;
             at += span.tokens;
+            before.push((
+                span.sequence,
+                self.get("append", span.sequence)?.layers[layer].extent(),
+            ));
             if let Err(error) = self.push(layer, *span, &k[rows.clone()], &v[rows]) {
-                for span in &spans[..done] {
-                    self.pop(layer, *span);
+                for (sequence, extent) in before {
+                    self.get_mut("append", sequence)?.layers[layer].restore(extent, width);
                 }
                 return Err(error);
             }
@@ -294,7 +303,7 @@ impl Cache {
     ///
     /// `q` and the result are `[queries, query_heads, head_dim]`, F32; a span's queries are its sequence's newest tokens, any
     /// number of them. At its end the tokens that have left the window lose their 16-bit rows, unless the sequence is
-    /// [held](Self::hold).
+    /// [held](Self::hold): a second attend to the same tokens, or one after [`commit`](Self::commit), reads them from codes.
     ///
     /// # Errors
     /// Unknown layer or sequence, a sequence that stands twice, wrong shapes, more queries than tokens, a query that is not finite.
@@ -306,7 +315,7 @@ impl Cache {
         scale: f32,
     ) -> Result<Tensor> {
         let shape = [
-            tokens(spans),
+            tokens("attend", spans)?,
             self.shape.query_heads,
             self.shape.head_dim.get(),
         ];
@@ -332,16 +341,10 @@ impl Cache {
     ) -> Result<()> {
         self.check_layer("attend", layer)?;
         self.check_spans("attend", spans)?;
-        let values = tokens(spans) * self.shape.query_heads * self.shape.head_dim.get();
-        for (what, found) in [("q", q.len()), ("out", out.len())] {
-            if found != values {
-                return Err(Error::Shape {
-                    op: "attend",
-                    expected: format!("{what} of {values} values"),
-                    found: format!("{found} values"),
-                });
-            }
-        }
+        let tokens = tokens("attend", spans)?;
+        let width = self.shape.query_heads * self.shape.head_dim.get();
+        check_len("attend", "q", tokens, width, q.len())?;
+        check_len("attend", "out", tokens, width, out.len())?;
         for span in spans {
             let len = self.get("attend", span.sequence)?.layers[layer].len;
             if span.tokens > len {
@@ -352,14 +355,11 @@ impl Cache {
                 });
             }
         }
-        self.check_queries(layer, spans, q)?;
+        self.check_queries(layer, spans, q, scale)?;
         let read = crate::attend::attend(self, layer, spans, q, scale, out)?;
         self.read.fetch_add(read, Ordering::Relaxed);
         for span in spans {
-            if !self.sequences[span.sequence.0]
-                .as_ref()
-                .is_some_and(|sequence| sequence.held)
-            {
+            if !self.get("attend", span.sequence)?.held {
                 self.commit_layer(layer, span.sequence)?;
             }
         }
@@ -388,17 +388,14 @@ impl Cache {
         Ok(())
     }
 
-    /// Keeps the first `len` tokens. A block that the cut divides keeps the codes of the tokens that stay, is never quantised
-    /// again and stays short; later tokens form new blocks after it.
+    /// Keeps the first `len` tokens, also in the middle of a step, where layers hold different numbers of them: what a decoder
+    /// needs after an error. A block that the cut divides keeps the codes of the tokens that stay, is never quantised again and
+    /// stays short; later tokens form new blocks after it.
     ///
     /// # Errors
-    /// Unknown sequence, one in the middle of a step, or `len` beyond its length.
+    /// Unknown sequence, or `len` beyond what all layers hold.
     pub fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<Truncated> {
-        let (config, width) = (self.config, self.shape.kv_heads * self.shape.head_dim.get());
-        let sink_len = config.sink_len;
-        let id = sequence;
-        let sequence = self.get_mut("truncate", id)?;
-        let now = sequence.len("truncate", id)?;
+        let now = self.len(sequence)?;
         if len > now {
             return Err(Error::Argument {
                 argument: "len",
@@ -406,14 +403,22 @@ impl Cache {
                 found: len.to_string(),
             });
         }
-        let natural = committed(&config, sequence.base, len);
-        let cut = len.max(sink_len);
+        let (config, width) = (self.config, self.width());
+        let sink_len = config.sink_len;
+        let state = self.get_mut("truncate", sequence)?;
+        // Below an earlier cut the blocks lie on the first grid.
+        let base = if len < state.base {
+            sink_len
+        } else {
+            state.base
+        };
+        let natural = committed(&config, base, len);
         let mut from = usize::MAX;
         let mut coded = Boundary {
             keys: sink_len,
             values: sink_len,
         };
-        for layer in &mut sequence.layers {
+        for layer in &mut state.layers {
             layer.len = len;
             for (side, rule) in [
                 (&mut layer.keys, natural.keys),
@@ -422,26 +427,32 @@ impl Cache {
                 side.sinks.truncate(len * width);
                 side.window.truncate(len, sink_len, width);
                 // Codes of tokens that still have their 16-bit rows go, as far as the rule would not have made them yet.
-                side.coded = side.coded.min(rule).max(side.window.start).min(cut);
+                side.coded = side
+                    .coded
+                    .min(rule)
+                    .max(side.window.start)
+                    .min(len.max(sink_len));
                 if side.coded > rule {
                     from = from.min(rule);
                 }
             }
-            coded = Boundary {
-                keys: coded.keys.max(layer.keys.coded),
-                values: coded.values.max(layer.values.coded),
-            };
+            coded.keys = coded.keys.max(layer.keys.coded);
+            coded.values = coded.values.max(layer.values.coded);
         }
         let end = coded.keys.max(coded.values);
-        sequence.pages.retain(|page| page.start < end);
-        if let Some(last) = sequence.pages.last_mut()
+        state.pages.retain(|page| page.start < end);
+        if let Some(last) = state.pages.last_mut()
             && coded.keys < last.end()
             && coded.keys > last.start
         {
             last.len = coded.keys - last.start;
-            sequence.base = coded.keys;
+            state.base = coded.keys;
         }
-        sequence.base = sequence.base.min(coded.keys);
+        state.base = state.base.min(coded.keys);
+        // Layers that had not come as far follow, so that all stand on one grid again; a cut block of theirs is quantised short.
+        for layer in 0..self.shape.layers {
+            self.code(layer, sequence, coded)?;
+        }
         Ok(if from == usize::MAX {
             Truncated::Exact
         } else {
@@ -475,20 +486,41 @@ impl Cache {
                 });
             }
         }
-        let codes = |side: &Side, code: fn(&BlockLayout, &[u8], usize, usize) -> Option<u8>| {
-            (token >= self.config.sink_len && token < side.coded).then(|| {
-                let entry = &sequence.pages[sequence.page_of(token)];
-                let block = &entry.page.bytes()[self.layout.range(layer, kv_head)];
-                let layout = self.layout.block(layer);
-                (0..self.shape.head_dim.get())
-                    .filter_map(|d| code(layout, block, token - entry.start, d))
-                    .collect()
-            })
+        let coded = |side: &Side| token >= self.config.sink_len && token < side.coded;
+        let at = sequence.page_of(token);
+        let layout = self.layout.block(layer);
+        let head_dim = self.shape.head_dim.get();
+        let row = |code: &dyn Fn(usize) -> Option<u8>, group: usize, scale: &[f16], min: &[f16]| {
+            let codes: Vec<u8> = (0..head_dim).filter_map(code).collect();
+            let decoded = codes
+                .iter()
+                .enumerate()
+                .map(|(d, &c)| f32::from(c) * scale[d / group].to_f32() + min[d / group].to_f32())
+                .collect();
+            CodedRow { codes, decoded }
         };
-        Ok(TokenCodes {
-            keys: codes(&rows.keys, BlockLayout::key_code),
-            values: codes(&rows.values, BlockLayout::value_code),
-        })
+        let (mut key, mut value) = (None, None);
+        if let Some(entry) = sequence.pages.get(at) {
+            let block = &entry.page.bytes()[self.layout.range(layer, kv_head)];
+            let token = token.wrapping_sub(entry.start);
+            if coded(&rows.keys) {
+                let (scale, min) = layout.key_metadata(block)?;
+                key = Some(row(&|d| layout.key_code(block, token, d), 1, scale, min));
+            }
+            if coded(&rows.values) {
+                let groups = layout.value_groups();
+                let (scale, min) = layout.value_metadata(block)?;
+                let own = token * groups..(token + 1) * groups;
+                let (scale, min) = (&scale[own.clone()], &min[own]);
+                value = Some(row(
+                    &|d| layout.value_code(block, token, d),
+                    head_dim / groups,
+                    scale,
+                    min,
+                ));
+            }
+        }
+        Ok(TokenCodes { key, value })
     }
 
     pub(crate) fn layout(&self) -> &PageLayout {
@@ -496,33 +528,34 @@ impl Cache {
     }
 
     pub(crate) fn get(&self, op: &'static str, sequence: SequenceId) -> Result<&Sequence> {
-        self.sequences
-            .get(sequence.0)
-            .and_then(Option::as_ref)
-            .ok_or(Error::UnknownSequence {
-                op,
-                sequence: sequence.0,
-            })
+        let at = self.position(op, sequence)?;
+        Ok(&self.sequences[at].1)
     }
 
     fn get_mut(&mut self, op: &'static str, sequence: SequenceId) -> Result<&mut Sequence> {
+        let at = self.position(op, sequence)?;
+        Ok(&mut self.sequences[at].1)
+    }
+
+    fn position(&self, op: &'static str, sequence: SequenceId) -> Result<usize> {
         self.sequences
-            .get_mut(sequence.0)
-            .and_then(Option::as_mut)
-            .ok_or(Error::UnknownSequence {
+            .binary_search_by_key(&sequence.0, |(number, _)| *number)
+            .map_err(|_| Error::UnknownSequence {
                 op,
                 sequence: sequence.0,
             })
     }
 
     fn insert(&mut self, sequence: Sequence) -> SequenceId {
-        let free = self.sequences.iter().position(Option::is_none);
-        let at = free.unwrap_or_else(|| {
-            self.sequences.push(None);
-            self.sequences.len() - 1
-        });
-        self.sequences[at] = Some(sequence);
-        SequenceId(at)
+        let number = self.next;
+        self.next += 1;
+        self.sequences.push((number, sequence));
+        SequenceId(number)
+    }
+
+    /// Values of one token's keys in one layer.
+    fn width(&self) -> usize {
+        self.shape.kv_heads * self.shape.head_dim.get()
     }
 
     fn check_layer(&self, op: &'static str, layer: usize) -> Result<()> {
@@ -552,9 +585,16 @@ impl Cache {
         Ok(())
     }
 
-    /// A query that is not finite would silently make all of its head's output so.
-    fn check_queries(&self, layer: usize, spans: &[Span], q: &[f32]) -> Result<()> {
-        let Some(at) = q.iter().position(|x| !x.is_finite()) else {
+    /// A query that is not finite, or becomes so by the scale, would silently make all of its head's output so.
+    fn check_queries(&self, layer: usize, spans: &[Span], q: &[f32], scale: f32) -> Result<()> {
+        if !scale.is_finite() {
+            return Err(Error::Argument {
+                argument: "scale",
+                expected: "a finite number".into(),
+                found: scale.to_string(),
+            });
+        }
+        let Some(at) = q.iter().position(|x| !(x * scale).is_finite()) else {
             return Ok(());
         };
         let (heads, head_dim) = (self.shape.query_heads, self.shape.head_dim.get());
@@ -569,7 +609,7 @@ impl Cache {
                     token: len - span.tokens + row,
                     head: at / head_dim % heads,
                     channel: at % head_dim,
-                    found: q[at],
+                    found: q[at] * scale,
                 });
             }
             row -= span.tokens;
@@ -582,7 +622,7 @@ impl Cache {
         self.config.window.residual_len() + self.config.group_size.get()
     }
 
-    /// Checks and stores the rows of one span; on an error nothing of them stays.
+    /// Checks and stores the rows of one span; after an error the caller takes them back.
     fn push(&mut self, layer: usize, span: Span, k: &[f32], v: &[f32]) -> Result<()> {
         let (heads, head_dim) = (self.shape.kv_heads, self.shape.head_dim.get());
         let (config, keep, shape_dim) = (self.config, self.window_capacity(), self.shape.head_dim);
@@ -598,12 +638,9 @@ impl Cache {
                 ("values", &mut rows.values, v, config.rotate_values),
             ] {
                 let to_sinks = config.sink_len.saturating_sub(len).min(span.tokens);
-                if side.sinks.capacity() == 0 && config.sink_len > 0 && span.tokens > 0 {
-                    side.sinks.reserve_exact(config.sink_len * width);
-                }
+                side.sinks.reserve_exact(to_sinks * width);
                 if span.tokens > to_sinks {
-                    side.window
-                        .reserve((span.tokens - to_sinks) * width, keep * width);
+                    side.window.reserve(span.tokens - to_sinks, width, keep);
                 }
                 for (i, values) in from.chunks_exact(head_dim).enumerate() {
                     let (token, head) = (len + i / heads, i % heads);
@@ -654,32 +691,7 @@ impl Cache {
             failure
         };
         rows.len += span.tokens;
-        match first_error {
-            None => Ok(()),
-            Some(error) => {
-                self.pop(layer, span);
-                Err(error)
-            }
-        }
-    }
-
-    /// Takes back what [`push`](Self::push) stored.
-    fn pop(&mut self, layer: usize, span: Span) {
-        let (width, keep) = (
-            self.shape.kv_heads * self.shape.head_dim.get(),
-            self.window_capacity(),
-        );
-        let Some(sequence) = self.sequences[span.sequence.0].as_mut() else {
-            return;
-        };
-        let rows = &mut sequence.layers[layer];
-        rows.len -= span.tokens;
-        for side in [&mut rows.keys, &mut rows.values] {
-            side.sinks.truncate(rows.len * width);
-            let window = rows.len.saturating_sub(side.window.start);
-            side.window.rows.truncate(window * width);
-            side.window.shrink(keep * width);
-        }
+        first_error.map_or(Ok(()), Err)
     }
 
     /// Makes the codes that the newest query of a streaming append may read.
@@ -696,18 +708,18 @@ impl Cache {
 
     /// Makes the codes of all tokens before the boundary that have none, key blocks first.
     fn code(&mut self, layer: usize, sequence: SequenceId, due: Boundary) -> Result<()> {
-        let Some(Some(sequence)) = self.sequences.get_mut(sequence.0) else {
-            return Ok(());
-        };
+        let at = self.position("append", sequence)?;
+        let sequence = &mut self.sequences[at].1;
         let mut encoder = Encoder::new(&self.shape, &self.layers[layer], &self.layout, layer);
         let group = self.config.group_size.get();
         while sequence.layers[layer].keys.coded < due.keys {
             let start = sequence.layers[layer].keys.coded;
             let at = entry_for(sequence, start, group, &self.layout);
+            let end = sequence.pages[at].end();
             let page = Arc::make_mut(&mut sequence.pages[at].page);
             let keys = &mut sequence.layers[layer].keys;
-            encoder.keys(&keys.window, start, page.bytes_mut())?;
-            keys.coded += group;
+            encoder.keys(&keys.window, start..end, page.bytes_mut())?;
+            keys.coded = end;
         }
         while sequence.layers[layer].values.coded < due.values {
             let start = sequence.layers[layer].values.coded;
@@ -753,8 +765,33 @@ fn entry_for(sequence: &mut Sequence, start: usize, group: usize, layout: &PageL
     at
 }
 
-fn tokens(spans: &[Span]) -> usize {
-    spans.iter().map(|span| span.tokens).sum()
+/// Rows of a batch.
+fn tokens(op: &'static str, spans: &[Span]) -> Result<usize> {
+    spans
+        .iter()
+        .try_fold(0usize, |sum, span| sum.checked_add(span.tokens))
+        .ok_or(Error::Shape {
+            op,
+            expected: format!("at most {} tokens in all spans", usize::MAX),
+            found: "more".into(),
+        })
+}
+
+fn check_len(
+    op: &'static str,
+    what: &str,
+    tokens: usize,
+    width: usize,
+    found: usize,
+) -> Result<()> {
+    if tokens.checked_mul(width) == Some(found) {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op,
+        expected: format!("{what} of {tokens} tokens × {width} values"),
+        found: format!("{found} values"),
+    })
 }
 
 fn check_shape(op: &'static str, expected: &str, tensor: &Tensor, shape: &[usize]) -> Result<()> {

@@ -38,12 +38,6 @@ impl Bits {
         }
     }
 
-    /// The number of codes, `2^b`.
-    #[must_use]
-    pub const fn levels(self) -> usize {
-        1 << self.get()
-    }
-
     /// The largest code, `2^b − 1`.
     #[must_use]
     pub const fn max_code(self) -> u8 {
@@ -138,6 +132,9 @@ pub struct Config {
     /// Arithmetic of the products with codes during attention.
     pub arithmetic: Arithmetic,
 }
+
+/// The most tokens of a window, and the most sinks: beyond any use, and far from where sizes overflow.
+const MAX_TOKENS: usize = 1 << 20;
 
 impl Config {
     /// The paper's 2-bit configuration, bit-equal to its reference implementation.
@@ -297,6 +294,18 @@ impl Config {
                 ),
                 found: residual_len.to_string(),
             });
+        }
+        for (argument, tokens) in [
+            ("window.residual_len", self.window.residual_len()),
+            ("sink_len", self.sink_len),
+        ] {
+            if tokens > MAX_TOKENS {
+                return Err(Error::Argument {
+                    argument,
+                    expected: format!("at most {MAX_TOKENS}"),
+                    found: tokens.to_string(),
+                });
+            }
         }
         self.key_scheme().validate()?;
         self.value_scheme().validate()

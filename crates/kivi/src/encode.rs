@@ -48,16 +48,24 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Codes of the keys of a whole block, whose first token is `start`.
-    pub(crate) fn keys(&mut self, from: &Recent, start: usize, page: &mut [u8]) -> Result<()> {
+    /// Codes of the keys of a block; a cut block has fewer tokens than a group.
+    pub(crate) fn keys(
+        &mut self,
+        from: &Recent,
+        tokens: Range<usize>,
+        page: &mut [u8],
+    ) -> Result<()> {
         let layout = self.layout.block(self.layer);
-        let tokens = start..start + layout.group_size();
-        self.codes.resize(tokens.len() * layout.head_dim(), 0);
+        let written = tokens.len() * layout.head_dim();
+        self.codes.clear();
+        self.codes
+            .resize(layout.group_size() * layout.head_dim(), 0);
         for head in 0..self.shape.kv_heads {
             let block = &mut page[self.layout.range(self.layer, head)];
             let (scale, min) = layout.key_metadata_mut(block)?;
             let rows = self.rows(from, tokens.clone(), head);
-            quantize_keys(self.config.key_scheme(), rows, &mut self.codes, scale, min)?;
+            let codes = &mut self.codes[..written];
+            quantize_keys(self.config.key_scheme(), rows, codes, scale, min)?;
             layout.pack_keys(&self.codes, block)?;
         }
         Ok(())

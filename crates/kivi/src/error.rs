@@ -17,13 +17,13 @@ pub enum Error {
         /// What it was.
         found: String,
     },
-    /// A key or value that is infinite or not a number.
+    /// A key, value or query that is infinite or not a number.
     #[error(
         "{what} of layer {layer}, sequence {sequence}, token {token}, head {head}, channel {channel}: \
          expected a finite number, found {found}"
     )]
     NonFinite {
-        /// `"keys"` or `"values"`.
+        /// `"keys"`, `"values"` or `"queries"`.
         what: &'static str,
         /// Layer of the model.
         layer: usize,
@@ -31,7 +31,7 @@ pub enum Error {
         sequence: usize,
         /// Position in the sequence, from 0.
         token: usize,
-        /// Head of keys and values.
+        /// Head of keys and values, or of queries.
         head: usize,
         /// Channel of the head.
         channel: usize,

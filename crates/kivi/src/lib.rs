@@ -18,7 +18,7 @@ pub mod shape;
 #[doc(hidden)]
 pub mod simd;
 
-pub use cache::{Bytes, Cache, SequenceId, Span, TokenCodes, Truncated};
+pub use cache::{Bytes, Cache, CodedRow, SequenceId, Span, TokenCodes, Truncated};
 pub use config::{
     Arithmetic, Bits, Config, LayerBits, Policy, Prefill, Rounding, Window, value_group,
 };

@@ -32,10 +32,16 @@ impl Recent {
         self.start = self.start.min(len.max(sink_len));
     }
 
-    /// Room for `more` values, no more than asked for.
-    pub(crate) fn reserve(&mut self, more: usize, keep: usize) {
-        let needed = (self.rows.len() + more).max(keep);
-        self.rows.reserve_exact(needed - self.rows.len());
+    /// Room for `more` tokens of `width` values. Up to `keep` tokens it grows twofold, so that decoding seldom reallocates; a chunk
+    /// beyond that gets what it needs.
+    pub(crate) fn reserve(&mut self, more: usize, width: usize, keep: usize) {
+        let needed = self.rows.len() / width + more;
+        let room = if needed <= keep {
+            needed.next_power_of_two().min(keep)
+        } else {
+            needed.next_multiple_of(16)
+        };
+        self.rows.reserve_exact(room * width - self.rows.len());
     }
 
     pub(crate) fn shrink(&mut self, keep: usize) {
@@ -72,6 +78,38 @@ pub(crate) struct LayerRows {
     pub(crate) len: usize,
     pub(crate) keys: Side,
     pub(crate) values: Side,
+}
+
+/// What an append may have to restore: tokens, and for keys and values the capacities of sinks and window.
+pub(crate) struct Extent {
+    len: usize,
+    capacities: [[usize; 2]; 2],
+}
+
+impl LayerRows {
+    pub(crate) fn extent(&self) -> Extent {
+        let capacities = [&self.keys, &self.values]
+            .map(|side| [side.sinks.capacity(), side.window.rows.capacity()]);
+        Extent {
+            len: self.len,
+            capacities,
+        }
+    }
+
+    /// Takes back what was appended since, memory included.
+    pub(crate) fn restore(&mut self, extent: Extent, width: usize) {
+        self.len = extent.len;
+        for (side, [sinks, window]) in [&mut self.keys, &mut self.values]
+            .into_iter()
+            .zip(extent.capacities)
+        {
+            side.sinks.truncate(self.len * width);
+            side.sinks.shrink_to(sinks);
+            let kept = self.len.saturating_sub(side.window.start) * width;
+            side.window.rows.truncate(kept);
+            side.window.rows.shrink_to(window);
+        }
+    }
 }
 
 /// One sequence.
@@ -155,7 +193,7 @@ impl Sequence {
     }
 
     /// Tokens that all layers hold; an error in the middle of a step.
-    pub(crate) fn len(&self, op: &'static str, sequence: SequenceId) -> Result<usize> {
+    pub(crate) fn even_len(&self, op: &'static str, sequence: SequenceId) -> Result<usize> {
         let first = self.layers.first().map_or(0, |layer| layer.len);
         match self.layers.iter().position(|layer| layer.len != first) {
             None => Ok(first),

@@ -77,20 +77,23 @@ pub struct Shape {
     pub head_dim: HeadDim,
 }
 
+/// The most layers, and the most heads of a layer.
+const MAX_COUNT: usize = 4096;
+
 impl Shape {
     /// # Errors
-    /// [`Error::Argument`] where a count is 0 or `query_heads` is no multiple of `kv_heads`.
+    /// [`Error::Argument`] where a count is 0 or above 4,096, or `query_heads` is no multiple of `kv_heads`.
     pub fn validate(&self) -> Result<()> {
         for (argument, count) in [
             ("layers", self.layers),
             ("query_heads", self.query_heads),
             ("kv_heads", self.kv_heads),
         ] {
-            if count == 0 {
+            if !(1..=MAX_COUNT).contains(&count) {
                 return Err(Error::Argument {
                     argument,
-                    expected: "at least 1".into(),
-                    found: "0".into(),
+                    expected: format!("1 to {MAX_COUNT}"),
+                    found: count.to_string(),
                 });
             }
         }

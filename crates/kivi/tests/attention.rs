@@ -125,7 +125,9 @@ fn the_f32_path_is_within_a_thousandth_of_f64_for_every_shape_and_configuration(
                 let mut pair =
                     Pair::new(shape(head_dim, 1, group), config, (head_dim * group) as u64);
                 // Long enough that every configuration has coded blocks; then each number of queries of a step in turn.
-                for tokens in [131, 1, 2, 3, 16, 7, 5, 11, 13, 4, 1, 8, 9] {
+                for tokens in [
+                    131, 1, 2, 3, 16, 7, 5, 11, 13, 4, 1, 8, 9, 6, 10, 12, 14, 15,
+                ] {
                     let error = pair.step(tokens);
                     assert!(
                         error <= 1e-3,

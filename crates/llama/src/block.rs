@@ -166,44 +166,6 @@ fn split_q4_1(block: &[u8; Q4_1]) -> (f32, f32, &[u8; LEN / 2]) {
     )
 }
 
-#[inline(always)]
-fn dequantize_blocks(kind: GgmlType, bytes: &[u8], out: &mut [f32]) {
-    match kind {
-        GgmlType::F32 => {
-            let (words, _) = bytes.as_chunks();
-            out.iter_mut()
-                .zip(words)
-                .for_each(|(out, word)| *out = f32::from_le_bytes(*word));
-        }
-        GgmlType::F16 => {
-            let (words, _) = bytes.as_chunks();
-            out.iter_mut()
-                .zip(words)
-                .for_each(|(out, word)| *out = widen(*word));
-        }
-        GgmlType::Q8_0 => {
-            let (blocks, _) = bytes.as_chunks::<Q8_0>();
-            for (out, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks) {
-                let (scale, codes) = split_q8_0(block);
-                for (out, &code) in out.iter_mut().zip(codes) {
-                    *out = f32::from(code as i8) * scale;
-                }
-            }
-        }
-        GgmlType::Q4_1 => {
-            let (blocks, _) = bytes.as_chunks::<Q4_1>();
-            for (out, block) in out.as_chunks_mut::<LEN>().0.iter_mut().zip(blocks) {
-                let (scale, minimum, codes) = split_q4_1(block);
-                let (low, high) = out.split_at_mut(LEN / 2);
-                for ((low, high), &code) in low.iter_mut().zip(high).zip(codes) {
-                    *low = f32::from(code & 15) * scale + minimum;
-                    *high = f32::from(code >> 4) * scale + minimum;
-                }
-            }
-        }
-    }
-}
-
 fn quantize_q8_0(weights: &[f32; LEN], out: &mut Vec<u8>) {
     let largest = weights
         .iter()

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
-use whittle_tensor::attention::{Partial, accumulate_any, scores, weigh, widen};
-use whittle_tensor::{Element, Tensor};
+use whittle_tensor::attention::{LANES, Partial, accumulate_any, scores, weigh, widen};
+use whittle_tensor::{Element, Tensor, par};
 
 use crate::{Error, KvStore, Result, SequenceId, Span, Truncated, Visible};
 
@@ -30,10 +30,12 @@ const QUERIES: usize = 32;
 /// the number of threads.
 const SPLIT: usize = 16 * TILE;
 
-/// Multiply-adds below which a second thread costs more than it brings.
-const SERIAL: usize = 1 << 18;
+/// Multiply-adds of the vector kernels that take as long as one simple operation of [`par`].
+const AT_ONCE: usize = 8;
 
-/// What a plain cache stores: `f32` or [`f16`].
+const _: () = assert!(TILE.is_multiple_of(LANES), "the kernels take whole vectors of tokens");
+
+/// What a plain cache stores: `f32` or [`half::f16`].
 pub trait Stored: Element + sealed::Sealed {
     /// The largest magnitude that can be stored.
     const LARGEST: f32;
@@ -42,6 +44,9 @@ pub trait Stored: Element + sealed::Sealed {
     fn narrow(values: &[f32]) -> Cow<'_, [Self]>;
 
     /// The stored values as f32, in `scratch` where they are not f32 already.
+    ///
+    /// # Panics
+    /// If `scratch` is needed and shorter than `stored`.
     fn widen<'a>(stored: &'a [Self], scratch: &'a mut [f32]) -> &'a [f32];
 }
 
@@ -208,7 +213,10 @@ impl<T: Stored> PlainStore<T> {
         argument: &'static str,
         values: &[f32],
     ) -> Result<()> {
-        let Some(at) = values.iter().position(|x| x.is_nan() || x.abs() > T::LARGEST) else {
+        let Some(at) = values
+            .iter()
+            .position(|x| x.is_nan() || x.abs() > T::LARGEST)
+        else {
             return Ok(());
         };
         let CacheShape {
@@ -376,6 +384,7 @@ impl<T: Stored> KvStore for PlainStore<T> {
             row += span.tokens;
         }
 
+        let parallel = par::worthwhile(work / AT_ONCE);
         let run = |task: &Task| {
             let view = &views[task.span];
             let mut block = Vec::with_capacity(task.queries * group * head_dim);
@@ -383,11 +392,12 @@ impl<T: Stored> KvStore for PlainStore<T> {
                 let start = ((task.row + i) * query_heads + task.head * group) * head_dim;
                 block.extend(q[start..start + group * head_dim].iter().map(|x| x * scale));
             }
-            view.attend(task, &block, group, head_dim, work >= SERIAL)
+            view.attend(task, &block, group, head_dim, parallel)
         };
-        let partials: Vec<Partial> = match work < SERIAL {
-            true => tasks.iter().map(run).collect(),
-            false => tasks.par_iter().map(run).collect(),
+        let partials: Vec<Partial> = if parallel {
+            tasks.par_iter().map(run).collect()
+        } else {
+            tasks.iter().map(run).collect()
         };
         let mut out = vec![0.0; rows * query_heads * head_dim];
         for (task, mut partial) in tasks.iter().zip(partials) {
@@ -613,19 +623,20 @@ impl<T: Stored> View<'_, T> {
         parallel: bool,
     ) -> Partial {
         let end = self.before + task.first + task.queries;
-        let splits = end.div_ceil(SPLIT);
+        let splits = 0..end.div_ceil(SPLIT);
         let run = |split: usize| {
             let pages = split * SPLIT / TILE..end.min((split + 1) * SPLIT).div_ceil(TILE);
             self.attend_pages(task, q, group, head_dim, pages)
         };
-        let rest: Vec<Partial> = match parallel {
-            true => (1..splits).into_par_iter().map(run).collect(),
-            false => (1..splits).map(run).collect(),
+        let partials: Vec<Partial> = if parallel {
+            splits.into_par_iter().map(run).collect()
+        } else {
+            splits.map(run).collect()
         };
-        let mut partial = run(0);
-        rest.iter().for_each(|later| partial.merge(later));
-        partial.finish();
-        partial
+        let mut all = Partial::new(task.queries * group, head_dim);
+        partials.iter().for_each(|partial| all.merge(partial));
+        all.finish();
+        all
     }
 
     fn attend_pages(

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use half::f16;
-use whittle_kivi::{Config, Scheme, Shape, Window, quantize_group, value_group};
+use whittle_kivi::{Config, Prefill, Scheme, Shape, Window, quantize_group, value_group};
 use whittle_tensor::random::Philox4x32;
 
 /// One kv head's row.
@@ -120,6 +120,7 @@ impl Naive {
     }
 
     pub fn append(&mut self, k: &[f32], v: &[f32]) {
+        let prompt = self.len() == 0;
         let (heads, head_dim) = (self.shape.kv_heads, self.shape.head_dim.get());
         let round = |x: f32| f64::from(f16::from_f32(x));
         for (k, v) in k.chunks(heads * head_dim).zip(v.chunks(heads * head_dim)) {
@@ -141,7 +142,10 @@ impl Naive {
             self.coded_keys.push(None);
             self.coded_values.push(None);
         }
-        self.code(self.rule(self.len() - 1));
+        // The prompt of an exact prefill attends to itself in 16 bits.
+        if !(prompt && self.config.prefill == Prefill::Exact) {
+            self.code(self.rule(self.len() - 1));
+        }
     }
 
     fn code(&mut self, due: [usize; 2]) {
@@ -198,7 +202,9 @@ impl Naive {
             let n = self.rule(t);
             let pick =
                 |side: usize, j: usize, exact: &[Vec<Row>], coded: &[Option<Vec<Row>>]| -> Row {
-                    let from_codes = j >= self.config.sink_len && j < n[side].max(self.gone[side]);
+                    let from_codes = j >= self.config.sink_len
+                        && j < n[side].max(self.gone[side])
+                        && coded[j].is_some();
                     if from_codes {
                         coded[j].as_ref().unwrap()[head].clone()
                     } else {
@@ -255,8 +261,11 @@ impl Naive {
     }
 
     pub fn truncate(&mut self, len: usize) {
-        let rule = self.after(len);
         let sinks = self.config.sink_len;
+        if len < self.base {
+            self.base = sinks;
+        }
+        let rule = self.after(len);
         self.keys.truncate(len);
         self.values.truncate(len);
         let mut coded = 0;

@@ -1,7 +1,7 @@
-//! Loops over blocks for this processor's vectors. All instruction sets give the same bits: nothing is fused or reordered.
+//! Loops over blocks for this processor's vectors. All instruction sets give the same bits.
 #![allow(unsafe_code)]
 
-use super::{LANES, LEN, Q4_1, Q8_0, dequantize_blocks, widen};
+use super::{LANES, LEN, Q4_1, Q8_0, widen};
 use crate::gguf::GgmlType;
 use half::f16;
 
@@ -14,14 +14,31 @@ trait Lanes: Copy {
     unsafe fn load(from: &[f32; LANES]) -> Self;
     /// A little-endian f16 in all lanes.
     unsafe fn half(bytes: [u8; 2]) -> Self;
+    /// Two little-endian f16, each in all lanes.
+    #[inline(always)]
+    unsafe fn halves([a0, a1, b0, b1]: [u8; 4]) -> [Self; 2] {
+        // SAFETY: the caller's contract is that of `half`.
+        unsafe { [Self::half([a0, a1]), Self::half([b0, b1])] }
+    }
     unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self;
     unsafe fn high_nibbles(codes: &[u8; LANES]) -> Self;
     /// The bytes as signed numbers.
     unsafe fn signed(codes: &[u8; LANES]) -> Self;
     unsafe fn add(self, b: Self) -> Self;
     unsafe fn mul(self, b: Self) -> Self;
+    /// `self · b + c`, rounded once.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
     unsafe fn to_array(self) -> [f32; LANES];
+    /// Asks for the memory some way behind `block`, which the next blocks will come from. A mapped file has small pages, and the
+    /// processor by itself doesn't look beyond the end of one.
+    unsafe fn prefetch(block: &[u8]) {
+        let _ = block;
+    }
 }
+
+/// Bytes that lie between a block and what is asked for beside it: what arrives while a line of memory is on its way.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
 
 /// Plain Rust: the twin that the others are tested against.
 #[derive(Clone, Copy)]
@@ -61,6 +78,12 @@ impl Lanes for Plain {
         Self(std::array::from_fn(|lane| self.0[lane] * b.0[lane]))
     }
     #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            self.0[lane].mul_add(b.0[lane], c.0[lane])
+        }))
+    }
+    #[inline(always)]
     unsafe fn to_array(self) -> [f32; LANES] {
         self.0
     }
@@ -68,7 +91,7 @@ impl Lanes for Plain {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{LANES, Lanes};
+    use super::{AHEAD, LANES, Lanes};
     use std::arch::x86_64::*;
 
     #[derive(Clone, Copy)]
@@ -91,6 +114,17 @@ mod x86 {
         unsafe fn half(bytes: [u8; 2]) -> Self {
             // SAFETY: see above.
             Self(unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes(bytes))) })
+        }
+        #[inline(always)]
+        unsafe fn halves(bytes: [u8; 4]) -> [Self; 2] {
+            // SAFETY: see above.
+            unsafe {
+                let both = _mm512_cvtph_ps(_mm256_set1_epi32(i32::from_le_bytes(bytes)));
+                [
+                    Self(_mm512_moveldup_ps(both)),
+                    Self(_mm512_movehdup_ps(both)),
+                ]
+            }
         }
         #[inline(always)]
         unsafe fn low_nibbles(codes: &[u8; LANES]) -> Self {
@@ -129,11 +163,21 @@ mod x86 {
             Self(unsafe { _mm512_mul_ps(self.0, b.0) })
         }
         #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+        #[inline(always)]
         unsafe fn to_array(self) -> [f32; LANES] {
             let mut array = [0.0; LANES];
             // SAFETY: see above.
             unsafe { _mm512_storeu_ps(array.as_mut_ptr(), self.0) };
             array
+        }
+        #[inline(always)]
+        unsafe fn prefetch(block: &[u8]) {
+            // SAFETY: a prefetch reads nothing that the program sees, whatever the address is.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast()) };
         }
     }
 
@@ -159,7 +203,7 @@ mod x86 {
     }
 
     impl Lanes for Avx2 {
-        // SAFETY (all methods): the trait's contract says that the processor has AVX2 and F16C; every array that is loaded or
+        // SAFETY (all methods): the trait's contract says that the processor has AVX2, FMA and F16C; every array that is loaded or
         // stored has as many bytes as the registers.
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -219,6 +263,16 @@ mod x86 {
             unsafe { Self(_mm256_mul_ps(self.0, b.0), _mm256_mul_ps(self.1, b.1)) }
         }
         #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                Self(
+                    _mm256_fmadd_ps(self.0, b.0, c.0),
+                    _mm256_fmadd_ps(self.1, b.1, c.1),
+                )
+            }
+        }
+        #[inline(always)]
         unsafe fn to_array(self) -> [f32; LANES] {
             let mut array = [0.0; LANES];
             // SAFETY: see above.
@@ -227,6 +281,11 @@ mod x86 {
                 _mm256_storeu_ps(array.as_mut_ptr().add(8), self.1);
             }
             array
+        }
+        #[inline(always)]
+        unsafe fn prefetch(block: &[u8]) {
+            // SAFETY: a prefetch reads nothing that the program sees, whatever the address is.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(block.as_ptr().wrapping_add(AHEAD).cast()) };
         }
     }
 }
@@ -240,11 +299,17 @@ unsafe fn dot_q8_0<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
     // SAFETY: the caller's contract is the trait's.
     unsafe {
         let mut lanes = L::zero();
-        for ([d0, d1, codes @ ..], x) in bytes.as_chunks::<Q8_0>().0.iter().zip(x.as_chunks::<LEN>().0) {
+        for ([d0, d1, codes @ ..], x) in bytes
+            .as_chunks::<Q8_0>()
+            .0
+            .iter()
+            .zip(x.as_chunks::<LEN>().0)
+        {
+            L::prefetch(codes);
             let (codes, x) = (codes.as_chunks().0, x.as_chunks().0);
             let low = L::signed(&codes[0]).mul(L::load(&x[0]));
-            let high = L::signed(&codes[1]).mul(L::load(&x[1]));
-            lanes = lanes.add(L::half([*d0, *d1]).mul(low.add(high)));
+            let both = L::signed(&codes[1]).fma(L::load(&x[1]), low);
+            lanes = L::half([*d0, *d1]).fma(both, lanes);
         }
         sum(lanes.to_array())
     }
@@ -258,16 +323,24 @@ unsafe fn dot_q8_0<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
 unsafe fn dot_q4_1<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
     // SAFETY: the caller's contract is the trait's.
     unsafe {
-        let mut lanes = L::zero();
-        for ([d0, d1, m0, m1, codes @ ..], x) in bytes.as_chunks::<Q4_1>().0.iter().zip(x.as_chunks::<LEN>().0) {
+        // Two sums: one would be a chain of two fused multiply-adds a block.
+        let (mut scaled, mut shifted) = (L::zero(), L::zero());
+        for ([d0, d1, m0, m1, codes @ ..], x) in bytes
+            .as_chunks::<Q4_1>()
+            .0
+            .iter()
+            .zip(x.as_chunks::<LEN>().0)
+        {
+            L::prefetch(codes);
             let x = x.as_chunks().0;
             let (x_low, x_high) = (L::load(&x[0]), L::load(&x[1]));
+            let [scale, minimum] = L::halves([*d0, *d1, *m0, *m1]);
             let low = L::low_nibbles(codes).mul(x_low);
-            let high = L::high_nibbles(codes).mul(x_high);
-            let scaled = L::half([*d0, *d1]).mul(low.add(high));
-            lanes = lanes.add(scaled.add(L::half([*m0, *m1]).mul(x_low.add(x_high))));
+            let both = L::high_nibbles(codes).fma(x_high, low);
+            scaled = scale.fma(both, scaled);
+            shifted = minimum.fma(x_low.add(x_high), shifted);
         }
-        sum(lanes.to_array())
+        sum(scaled.add(shifted).to_array())
     }
 }
 
@@ -319,7 +392,50 @@ fn dot_words<const N: usize>(words: &[[u8; N]], x: &[f32], widen: impl Fn([u8; N
 /// As [`Lanes`].
 #[inline(always)]
 unsafe fn dequantize_body<L: Lanes>(kind: GgmlType, bytes: &[u8], out: &mut [f32]) {
-    dequantize_blocks(kind, bytes, out);
+    match kind {
+        GgmlType::F32 => copy_words(bytes.as_chunks().0, out, f32::from_le_bytes),
+        GgmlType::F16 => copy_words(bytes.as_chunks().0, out, widen),
+        // SAFETY: the caller's contract is that of both.
+        GgmlType::Q8_0 => unsafe { dequantize_q8_0::<L>(bytes, out) },
+        // SAFETY: as above.
+        GgmlType::Q4_1 => unsafe { dequantize_q4_1::<L>(bytes, out) },
+    }
+}
+
+#[inline(always)]
+fn copy_words<const N: usize>(words: &[[u8; N]], out: &mut [f32], widen: impl Fn([u8; N]) -> f32) {
+    out.iter_mut()
+        .zip(words)
+        .for_each(|(out, &word)| *out = widen(word));
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dequantize_q8_0<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = bytes.as_chunks::<Q8_0>().0;
+    for ([d0, d1, codes @ ..], out) in blocks.iter().zip(out.as_chunks_mut::<LEN>().0) {
+        for (codes, out) in codes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+            // SAFETY: the caller's contract is the trait's.
+            *out = unsafe { L::signed(codes).mul(L::half([*d0, *d1])).to_array() };
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dequantize_q4_1<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = bytes.as_chunks::<Q4_1>().0;
+    for ([d0, d1, m0, m1, codes @ ..], out) in blocks.iter().zip(out.as_chunks_mut::<LEN>().0) {
+        let out = out.as_chunks_mut().0;
+        // SAFETY: the caller's contract is the trait's.
+        unsafe {
+            let [scale, minimum] = L::halves([*d0, *d1, *m0, *m1]);
+            out[0] = L::low_nibbles(codes).mul(scale).add(minimum).to_array();
+            out[1] = L::high_nibbles(codes).mul(scale).add(minimum).to_array();
+        }
+    }
 }
 
 /// One function for each loop that picks the instruction set at run time.
@@ -329,22 +445,23 @@ macro_rules! dispatch {
         pub(super) fn $name($($argument: $kind),*) $(-> $result)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx2,f16c")]
+                #[target_feature(enable = "avx512f,avx2,fma,f16c")]
                 unsafe fn avx512($($argument: $kind),*) $(-> $result)? {
                     // SAFETY: this function runs only where AVX-512F was found.
                     unsafe { $body::<x86::Avx512>($($argument),*) }
                 }
-                #[target_feature(enable = "avx2,f16c")]
+                #[target_feature(enable = "avx2,fma,f16c")]
                 unsafe fn avx2($($argument: $kind),*) $(-> $result)? {
-                    // SAFETY: this function runs only where AVX2 and F16C were found.
+                    // SAFETY: this function runs only where AVX2, FMA and F16C were found.
                     unsafe { $body::<x86::Avx2>($($argument),*) }
                 }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+                let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                if found && is_x86_feature_detected!("f16c") {
                     if is_x86_feature_detected!("avx512f") {
-                        // SAFETY: AVX-512F, AVX2 and F16C were found just now.
+                        // SAFETY: AVX-512F, AVX2, FMA and F16C were found just now.
                         return unsafe { avx512($($argument),*) };
                     }
-                    // SAFETY: AVX2 and F16C were found just now.
+                    // SAFETY: AVX2, FMA and F16C were found just now.
                     return unsafe { avx2($($argument),*) };
                 }
             }
@@ -355,7 +472,7 @@ macro_rules! dispatch {
 }
 
 dispatch!(
-    /// [`dequantize_blocks`].
+    /// [`dequantize`](super::dequantize), for lengths that belong together.
     dequantize, dequantize_body, (kind: GgmlType, bytes: &[u8], out: &mut [f32]));
 dispatch!(
     /// [`dot`](super::dot).
@@ -365,43 +482,50 @@ dispatch!(
 mod tests {
     use super::*;
 
+    /// Bits of what both loops compute.
+    ///
+    /// # Safety
+    /// As [`Lanes`].
+    unsafe fn run<L: Lanes>(kind: GgmlType, bytes: &[u8], x: &[f32]) -> Vec<u32> {
+        let mut weights = vec![0.0; x.len()];
+        // SAFETY: the caller's contract is the trait's.
+        let product = unsafe {
+            dequantize_body::<L>(kind, bytes, &mut weights);
+            dot_body::<L>(kind, bytes, x)
+        };
+        weights
+            .iter()
+            .chain([&product])
+            .map(|x| x.to_bits())
+            .collect()
+    }
+
     #[test]
     fn every_instruction_set_gives_the_bits_of_plain_rust() {
         for kind in GgmlType::ALL {
             for blocks in [0, 1, 2, 3, 17, 18, 48] {
-                // Every byte value, with scales and minimums made finite.
-                let mut bytes: Vec<u8> =
-                    (0..blocks * kind.block_bytes()).map(|i| (i * 37 + i / 7 * 101) as u8).collect();
-                if kind != GgmlType::F32 {
-                    for block in bytes.chunks_exact_mut(kind.block_bytes()) {
-                        block[1] &= 0xbf;
-                        block.get_mut(3).into_iter().for_each(|byte| *byte &= 0xbf);
-                    }
-                } else {
-                    bytes.chunks_exact_mut(4).for_each(|word| word[3] &= 0xbf);
-                }
-                let x: Vec<f32> = (0..blocks * kind.block_len()).map(|i| (i as f32 * 0.7).sin()).collect();
+                let len = blocks * kind.block_len();
+                let weights: Vec<f32> = (0..len)
+                    .map(|i| (i * 37 % 101) as f32 * 0.03 - 1.4)
+                    .collect();
+                let bytes = super::super::quantize(kind, &weights).unwrap();
+                let x: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
                 // SAFETY: plain Rust needs no instruction set.
-                let plain = unsafe { dot_body::<Plain>(kind, &bytes, &x) };
-                assert!(plain.is_finite());
+                let plain = unsafe { run::<Plain>(kind, &bytes, &x) };
                 #[cfg(target_arch = "x86_64")]
                 {
                     if is_x86_feature_detected!("avx512f") {
                         // SAFETY: AVX-512F was found just now.
-                        let found = unsafe { dot_body::<x86::Avx512>(kind, &bytes, &x) };
-                        assert_eq!(found.to_bits(), plain.to_bits(), "AVX-512 {kind} {blocks}");
+                        let found = unsafe { run::<x86::Avx512>(kind, &bytes, &x) };
+                        assert_eq!(found, plain, "AVX-512 {kind} {blocks}");
                     }
-                    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
-                        // SAFETY: AVX2 and F16C were found just now.
-                        let found = unsafe { dot_body::<x86::Avx2>(kind, &bytes, &x) };
-                        assert_eq!(found.to_bits(), plain.to_bits(), "AVX2 {kind} {blocks}");
+                    let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+                    if found && is_x86_feature_detected!("f16c") {
+                        // SAFETY: AVX2, FMA and F16C were found just now.
+                        let found = unsafe { run::<x86::Avx2>(kind, &bytes, &x) };
+                        assert_eq!(found, plain, "AVX2 {kind} {blocks}");
                     }
                 }
-                let mut weights = vec![0.0; x.len()];
-                dequantize(kind, &bytes, &mut weights);
-                let mut twin = weights.clone();
-                dequantize_blocks(kind, &bytes, &mut twin);
-                assert_eq!(weights, twin);
             }
         }
     }
