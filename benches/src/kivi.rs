@@ -4,7 +4,7 @@ use crate::{
     machine,
     passkey::{self, Case, DEPTHS},
     peers::{Codec, PeerStore, Rule},
-    quality::{self, Positions, Reference, Window as Judged},
+    quality::{self, Judgement, Positions, Reference, Window as Judged},
     report::{Plot, Report, Row, Series},
     work::{self, Finished, Piece},
 };
@@ -41,15 +41,35 @@ pub struct Options {
     pub finished: PathBuf,
 }
 
+impl Options {
+    /// The command that measures the same again.
+    fn command(&self) -> String {
+        let mut command = format!("cargo xtask bench --only kivi --threads {}", self.threads);
+        if self.full {
+            command += " --full";
+        }
+        for (flag, path) in [("--model", &self.model), ("--text", &self.text)] {
+            if let Some(path) = path {
+                command += &format!(" {flag} {}", path.display());
+            }
+        }
+        command
+    }
+}
+
 /// Judged positions start here.
 const FROM: usize = 256;
 /// Tokens of a passkey prompt.
 const PASSKEY_TOKENS: usize = 1020;
+/// Tokens of a long passkey prompt.
+const LONG_PASSKEY_TOKENS: usize = 4000;
 /// Passkeys of the long table, each at five depths.
 const PASSKEYS: u64 = 20;
+/// Tokens that are decoded greedily, and those before them.
+const GREEDY: (usize, usize) = (128, 512);
 
 /// A cache that is measured.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Store {
     F16,
     Kivi(Config),
@@ -75,6 +95,16 @@ struct Scheme {
 }
 
 impl Scheme {
+    /// Whether the long passkey table asks it.
+    fn recall(&self) -> bool {
+        match self.role {
+            Role::Reference | Role::Ours | Role::Paper => true,
+            Role::Peer => self.name.starts_with("q4_0") || self.name == "per-token int2, G64",
+            Role::Null => self.name.starts_with("null: history"),
+            Role::Ablation => false,
+        }
+    }
+
     /// Bits of a quantised element, metadata included, as `keys/values`.
     fn bits(&self, head_dim: HeadDim) -> (f64, f64) {
         match self.store {
@@ -358,15 +388,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         Finished::forgetful()
     };
     let schemes = schemes(options.full);
-    let command = format!(
-        "cargo xtask bench --only kivi{}{}",
-        if options.full { " --full" } else { "" },
-        if options.full {
-            String::new()
-        } else {
-            format!(" --threads {}", options.threads)
-        }
-    );
+    let command = options.command();
     let mut report = Report {
         system: "kivi".into(),
         commit: options.commit.clone(),
@@ -377,9 +399,10 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
 
     let mut recall: Vec<(usize, Vec<bool>)> = vec![];
     for text in texts(&setup, options.full)? {
-        let with_passkey = text.name == "A";
+        // The short run asks for one passkey beside text A; the long one asks for many, in tables of their own.
+        let with_passkey = text.name == "A" && !options.full;
         let cases = if with_passkey {
-            cases(&setup, options.full)?
+            cases(&setup, 1, PASSKEY_TOKENS)?
         } else {
             vec![]
         };
@@ -389,6 +412,7 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         }
         let recall = if with_passkey { recall.as_slice() } else { &[] };
         print_quality(&setup, &schemes, &text, &quality.positions, recall);
+        print_bars(&schemes, &text, &quality.positions);
         report_quality(
             &setup,
             &schemes,
@@ -400,7 +424,23 @@ pub fn run(options: &Options) -> Result<Report, Failure> {
         );
     }
     if options.full {
-        exact_passkeys(&setup, options, &finished, &schemes, &command, &mut report)?;
+        let some: Vec<&Scheme> = schemes.iter().filter(|scheme| scheme.passkey).collect();
+        let many: Vec<&Scheme> = schemes.iter().filter(|scheme| scheme.recall()).collect();
+        for (schemes, keys, tokens, prefill) in [
+            (&many, PASSKEYS, PASSKEY_TOKENS, Prefill::Streaming),
+            (&some, PASSKEYS / 2, PASSKEY_TOKENS, Prefill::Exact),
+            (&some, PASSKEYS / 5, LONG_PASSKEY_TOKENS, Prefill::Streaming),
+        ] {
+            let cases = cases(&setup, keys, tokens)?;
+            let asked = Asked {
+                schemes,
+                cases: &cases,
+                tokens,
+                prefill,
+            };
+            passkeys(&setup, options, &finished, &asked, &command, &mut report)?;
+        }
+        greedy(&setup, options, &finished, &schemes, &command, &mut report)?;
     }
     memory_and_speed(&setup, options.full, &command, &mut report)?;
     println!("\nall in {:.1} s", start.elapsed().as_secs_f64());
@@ -414,11 +454,10 @@ struct Quality {
     recall: Vec<(usize, Vec<bool>)>,
 }
 
-/// The passkey prompts: one key at five depths, or [`PASSKEYS`] keys.
-fn cases(setup: &Setup, full: bool) -> Result<Vec<Case>, Failure> {
-    let numbers = 0..if full { PASSKEYS } else { 1 };
-    Ok(numbers
-        .map(|number| Case::new(&setup.tokenizer, &setup.novel, PASSKEY_TOKENS, number))
+/// Passkey prompts of about `tokens` tokens, each key at five depths.
+fn cases(setup: &Setup, keys: u64, tokens: usize) -> Result<Vec<Case>, Failure> {
+    Ok((0..keys)
+        .map(|number| Case::new(&setup.tokenizer, &setup.novel, tokens, number))
         .collect::<Result<_, _>>()?)
 }
 
@@ -441,7 +480,7 @@ fn measure(
         let mut owners = vec![];
         if w == 0 {
             for (s, scheme) in schemes.iter().enumerate() {
-                if !(scheme.passkey || options.full && scheme.role != Role::Ablation) {
+                if !scheme.passkey {
                     continue;
                 }
                 for (c, case) in cases.iter().enumerate() {
@@ -516,11 +555,16 @@ fn print_quality(
     recall: &[(usize, Vec<bool>)],
 ) {
     println!(
-        "\ntext {}: {}; teacher forcing, streaming, {} predictions from position {FROM} of each window on; f16 perplexity {:.2}",
+        "\ntext {}: {}; teacher forcing, streaming, {} predictions from position {FROM} of each window on; f16 perplexity {}",
         text.name,
         text.description,
         positions[0].kl.len(),
-        positions[0].perplexity()
+        positions[0]
+            .perplexities()
+            .iter()
+            .map(|perplexity| format!("{perplexity:.2}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     let reference = recall
         .iter()
@@ -546,7 +590,7 @@ fn print_quality(
     );
     for (s, (scheme, found)) in schemes.iter().zip(positions).enumerate() {
         let (k, v) = scheme.bits(setup.shape.head_dim);
-        let (bytes, tokens) = found.bytes.last().copied().unwrap_or_default();
+        let Judgement { tokens, bytes, .. } = found.windows.last().copied().unwrap_or_default();
         let (low, high) = found.kl_interval();
         let passkey = reference
             .zip(recall.iter().find(|(of, _)| *of == s))
@@ -599,13 +643,14 @@ fn report_quality(
         (Role::Null, "null baselines", vec![]),
     ];
     for (s, (scheme, found)) in schemes.iter().zip(positions).enumerate() {
-        let (bytes, tokens) = found.bytes.last().copied().unwrap_or_default();
+        let Judgement { tokens, bytes, .. } = found.windows.last().copied().unwrap_or_default();
         let bits = scheme.bits_at(tokens, bytes, setup.elements(tokens));
         let (low, high) = found.kl_interval();
         let (k, v) = scheme.bits(setup.shape.head_dim);
         let parameters = json!({
             "scheme": scheme.name, "text": text.description, "from": FROM, "predictions": found.kl.len(),
             "bits_keys": k, "bits_values": v, "bits_with_window": bits, "kl_low": low, "kl_high": high,
+            "store": format!("{:?}", scheme.store),
         });
         let mut row = |what: &str, unit: &str, value: f64, peer: f64| {
             let beside = (s != stock).then_some(peer);
@@ -680,8 +725,121 @@ fn report_quality(
     });
 }
 
-/// Passkeys under the paper's exact prefill, where the prompt attends to itself in 16 bits.
-fn exact_passkeys(
+/// One passkey table.
+struct Asked<'a> {
+    /// The first is f16.
+    schemes: &'a [&'a Scheme],
+    cases: &'a [Case],
+    tokens: usize,
+    prefill: Prefill,
+}
+
+fn passkeys(
+    setup: &Setup,
+    options: &Options,
+    finished: &Finished,
+    asked: &Asked<'_>,
+    command: &str,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let Asked {
+        schemes,
+        cases,
+        tokens,
+        prefill,
+    } = *asked;
+    let mut pieces: Vec<Piece<'_, Vec<bool>>> = vec![];
+    for scheme in schemes {
+        let store = match scheme.store {
+            Store::Kivi(config) => Store::Kivi(config.with_prefill(prefill)),
+            other => other,
+        };
+        for (c, case) in cases.iter().enumerate() {
+            pieces.push(Piece {
+                key: key(
+                    options,
+                    &format!("passkey {tokens} {prefill:?} {c}"),
+                    scheme,
+                ),
+                weight: 1,
+                run: Box::new(move || {
+                    let mut store = setup.store(store)?;
+                    Ok(case.answers(&setup.decoder, &mut *store, prefill)?)
+                }),
+            });
+        }
+    }
+    let label = format!("passkey, {tokens} tokens");
+    let answers = work::run(&label, options.threads, finished, &pieces)?;
+    let all: Vec<Vec<bool>> = answers
+        .chunks(cases.len())
+        .map(<[Vec<bool>]>::concat)
+        .collect();
+    let answered = all[0].iter().filter(|&&right| right).count();
+    let is_valid = answered * 10 >= all[0].len() * 9;
+    println!(
+        "\npasskey: {tokens} tokens, {} keys × {} depths, {prefill:?} prefill; f16 answers {answered} of {}{}; of those:",
+        cases.len(),
+        DEPTHS.len(),
+        all[0].len(),
+        if is_valid {
+            ""
+        } else {
+            " (too few: not valid)"
+        }
+    );
+    let of = |name: &str| schemes.iter().position(|scheme| scheme.name == name);
+    let beside: Vec<(&str, usize)> = [
+        "KIVI-2 (stock)",
+        "q4_0 + Hadamard",
+        "null: history dropped, bytes of compact",
+    ]
+    .into_iter()
+    .filter_map(|name| of(name).map(|at| (name, at)))
+    .collect();
+    for (scheme, found) in schemes.iter().zip(&all) {
+        let mine = valid(found, &all[0]);
+        let right = mine.iter().filter(|&&right| right).count();
+        let tests: Vec<(String, f64)> = beside
+            .iter()
+            .filter(|(name, _)| *name != scheme.name)
+            .map(|&(name, at)| {
+                (
+                    name.to_owned(),
+                    passkey::mcnemar(&mine, &valid(&all[at], &all[0])),
+                )
+            })
+            .collect();
+        let shown: Vec<String> = tests
+            .iter()
+            .map(|(name, p)| format!("{name} p={p:.3}"))
+            .collect();
+        println!(
+            "{:<40} {right:>3}/{:<3}  McNemar: {}",
+            scheme.name,
+            mine.len(),
+            shown.join(", ")
+        );
+        report.rows.push(Row {
+            name: format!("passkey, {tokens} tokens, {prefill:?}, {}", scheme.name),
+            value: right as f64,
+            unit: format!("right of {} that f16 answers", mine.len()),
+            peer: None,
+            peer_value: None,
+            ratio: None,
+            parameters: json!({
+                "tokens": tokens, "depths": DEPTHS, "keys": cases.len(), "prefill": format!("{prefill:?}"),
+                "valid": is_valid, "mcnemar_p": tests, "store": format!("{:?}", scheme.store),
+            }),
+            seed: 0,
+            command: command.into(),
+        });
+    }
+    Ok(())
+}
+
+/// How many greedily decoded tokens stay those of the f16 cache.
+fn greedy(
     setup: &Setup,
     options: &Options,
     finished: &Finished,
@@ -689,50 +847,110 @@ fn exact_passkeys(
     command: &str,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let cases = cases(setup, true)?;
-    let chosen: Vec<&Scheme> = schemes.iter().filter(|scheme| scheme.passkey).collect();
-    let mut pieces: Vec<Piece<'_, Vec<bool>>> = vec![];
-    for scheme in &chosen {
-        // A quarter of the keys: each prompt passes through the decoder whole.
-        for (c, case) in cases.iter().step_by(4).enumerate() {
-            let store = match scheme.store {
-                Store::Kivi(config) => Store::Kivi(config.with_prefill(Prefill::Exact)),
-                other => other,
-            };
-            pieces.push(Piece {
-                key: key(options, &format!("exact passkey {c}"), scheme),
-                weight: 1,
-                run: Box::new(move || {
-                    let mut store = setup.store(store)?;
-                    Ok(case.answers(&setup.decoder, &mut *store, Prefill::Exact)?)
-                }),
-            });
-        }
-    }
-    let answers = work::run("passkey, exact prefill", options.threads, finished, &pieces)?;
-    let each = answers.len() / chosen.len();
-    let all: Vec<Vec<bool>> = answers
-        .chunks(each)
-        .map(|answers| answers.concat())
+    let (tokens, prompt) = GREEDY;
+    let start = 34_000;
+    let prompt = setup
+        .novel
+        .get(start..start + prompt)
+        .ok_or("text: too short for a prompt")?;
+    let pieces: Vec<Piece<'_, Vec<u32>>> = schemes
+        .iter()
+        .map(|scheme| Piece {
+            key: key(options, "greedy", scheme),
+            weight: 1,
+            run: Box::new(move || {
+                let mut store = setup.store(scheme.store)?;
+                Ok(quality::greedy(
+                    &setup.decoder,
+                    &mut *store,
+                    prompt,
+                    tokens,
+                )?)
+            }),
+        })
         .collect();
-    println!("\npasskey, exact prefill, of the cases that f16 answers:");
-    for (scheme, found) in chosen.iter().zip(&all) {
-        let valid = valid(found, &all[0]);
-        let right = valid.iter().filter(|&&right| right).count();
-        println!("{:<40} {right}/{}", scheme.name, valid.len());
+    let all = work::run("greedy decoding", options.threads, finished, &pieces)?;
+    println!(
+        "\ngreedy decoding of {tokens} tokens after {} tokens: equal to f16 up to",
+        prompt.len()
+    );
+    for (scheme, found) in schemes.iter().zip(&all) {
+        let equal = found
+            .iter()
+            .zip(&all[0])
+            .take_while(|(a, b)| a == b)
+            .count();
+        println!("{:<40} {equal:>4}", scheme.name);
         report.rows.push(Row {
-            name: format!("passkey, exact prefill, {}", scheme.name),
-            value: right as f64,
-            unit: format!("right of {} that f16 answers", valid.len()),
+            name: format!("greedy divergence length, {}", scheme.name),
+            value: equal as f64,
+            unit: format!("of {tokens} tokens"),
             peer: None,
             peer_value: None,
             ratio: None,
-            parameters: json!({"tokens": PASSKEY_TOKENS, "depths": DEPTHS, "prefill": "exact"}),
+            parameters: json!({"prompt": prompt.len(), "from": start, "store": format!("{:?}", scheme.store)}),
             seed: 0,
             command: command.into(),
         });
     }
     Ok(())
+}
+
+/// What the method promises on a text, and whether it holds.
+fn print_bars(schemes: &[Scheme], text: &Text, positions: &[Positions]) {
+    let find = |name: &str| schemes.iter().position(|scheme| scheme.name == name);
+    let kl = |name: &str| find(name).map_or(f64::NAN, |s| positions[s].mean_kl());
+    let p99 = |name: &str| find(name).map_or(f64::NAN, |s| positions[s].p99_kl());
+    let bar = |what: &str, figure: f64, holds: bool| {
+        println!(
+            "  {what}: {figure:.4} {}",
+            if holds { "holds" } else { "MISSED" }
+        );
+    };
+    let (stock, null) = ("KIVI-2 (stock)", "null: history dropped, bytes of compact");
+    let published = match text.name {
+        "A" => 0.154,
+        "B" => 0.205,
+        "C" => 0.257,
+        _ => return,
+    };
+    println!("bars on text {}:", text.name);
+    let ratio = kl(stock) / published;
+    bar(
+        "stock KIVI-2 over its published KL, within 10 %",
+        ratio,
+        (ratio - 1.0).abs() <= 0.1,
+    );
+    let ratio = kl("compact") / kl(stock);
+    let most = if text.name == "C" { 0.25 } else { 1.0 / 3.0 };
+    bar(
+        &format!("compact over stock KIVI-2, at most {most:.3}"),
+        ratio,
+        ratio <= most,
+    );
+    if text.name == "A" {
+        let ratio = kl("small") / kl(stock);
+        bar("small over stock KIVI-2, at most 0.4", ratio, ratio <= 0.4);
+        for (name, most) in [
+            ("balanced", 0.016),
+            ("KIVI-4 (stock)", 0.004),
+            ("KIVI-4 + 4 sinks", 0.0025),
+        ] {
+            bar(
+                &format!("{name}, at most {most}"),
+                kl(name),
+                kl(name) <= most,
+            );
+        }
+    }
+    for name in ["small", "compact", "balanced", "safe"] {
+        let holds = kl(name) < kl(null) && p99(name) < p99(null);
+        bar(
+            &format!("{name} over the null (KL; p99 below it too)"),
+            kl(name) / kl(null),
+            holds,
+        );
+    }
 }
 
 /// Bytes against context, and the time of one decoding step's attention, on random rows in the model's shape.

@@ -96,7 +96,7 @@ impl Rule {
             Self::Drop => {
                 let (_, coded, _) = Self::SlidingWithSinks { residual_len: 64 }.coded(t);
                 // Bytes in units of a 16-bit token: codes cost 3 of 16 bits.
-                let tokens = (coded - SINKS) * 3 / 16 + (t + 1 - coded);
+                let tokens = (coded - SINKS) * 3 / 16 + (t + 1).saturating_sub(coded);
                 (t + 1 - tokens).max(SINKS)
             }
             _ => 0,
@@ -495,5 +495,161 @@ impl KvStore for PeerStore {
         self.get(sequence)?;
         self.sequences[sequence.0] = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_dim() -> HeadDim {
+        HeadDim::new(32).unwrap()
+    }
+
+    #[test]
+    fn q4_0_is_the_signed_extreme_over_minus_eight() {
+        let mut row: Vec<f32> = (0..32).map(|i| i as f32 / 4.0 - 3.0).collect();
+        row[5] = -16.0;
+        let exact = row.clone();
+        decode(Codec::Q4_0, head_dim(), &mut row).unwrap();
+        // d = -16 / -8 = 2: codes floor(x/2 + 8.5), the extreme is kept exactly.
+        for (x, &e) in row.iter().zip(&exact) {
+            assert_eq!(*x, ((e / 2.0 + 8.5).floor().clamp(0.0, 15.0) - 8.0) * 2.0);
+        }
+        assert_eq!(row[5], -16.0);
+        let mut zero = vec![0.0; 32];
+        decode(Codec::Q4_0, head_dim(), &mut zero).unwrap();
+        assert_eq!(zero, vec![0.0; 32]);
+    }
+
+    #[test]
+    fn q8_0_is_the_largest_over_127() {
+        let mut row: Vec<f32> = (0..32).map(|i| (i as f32 - 10.0) * 127.0 / 21.0).collect();
+        let exact = row.clone();
+        decode(Codec::Q8_0, head_dim(), &mut row).unwrap();
+        // d = 1: whole numbers.
+        for (x, e) in row.iter().zip(&exact) {
+            assert_eq!(*x, e.round());
+        }
+    }
+
+    #[test]
+    fn per_token_codes_have_four_values_a_group_and_hadamard_keeps_the_norm() {
+        let mut row: Vec<f32> = (0..32).map(|i| (i as f32 * 0.7).sin()).collect();
+        let exact = row.clone();
+        decode(Codec::PerToken(Bits::Two), head_dim(), &mut row).unwrap();
+        let mut seen = row.clone();
+        seen.sort_by(f32::total_cmp);
+        seen.dedup();
+        assert_eq!(seen.len(), 4);
+        let mut rotated = exact.clone();
+        decode(Codec::Q4_0Hadamard, head_dim(), &mut rotated).unwrap();
+        let error = |x: &[f32]| {
+            x.iter()
+                .zip(&exact)
+                .map(|(x, e)| (x - e).powi(2))
+                .sum::<f32>()
+        };
+        assert!(error(&rotated) < error(&row) && error(&rotated) > 0.0);
+    }
+
+    #[test]
+    fn rules_split_tokens_as_their_names_say() {
+        assert_eq!(Rule::Everything.coded(9), (0, 10, 10));
+        assert_eq!(
+            Rule::SawTooth { residual_len: 128 }.coded(256),
+            (0, 256, 128)
+        );
+        let sliding = Rule::SlidingWithSinks { residual_len: 128 };
+        assert_eq!(sliding.coded(162), (4, 4, 4));
+        assert_eq!(sliding.coded(163), (4, 36, 36));
+    }
+
+    #[test]
+    fn the_null_has_the_bytes_of_compact_at_every_position() {
+        for t in 0..3000 {
+            let (from, coded, _) = Rule::SlidingWithSinks { residual_len: 64 }.coded(t);
+            let compact =
+                (coded - from) as f64 * 3.0 / 16.0 + (t + 1).saturating_sub(coded - from) as f64;
+            let seen = (t + 1 - Rule::Drop.dropped(t).saturating_sub(SINKS)) as f64;
+            assert!(
+                (seen - compact).abs() <= 1.0,
+                "query {t} sees {seen}, compact pays for {compact}"
+            );
+        }
+    }
+
+    #[test]
+    fn random_codes_stay_in_the_range_of_their_group_and_differ_from_it() {
+        let mut random = Philox4x32::new(1, 2);
+        let exact: Vec<f32> = (0..32).map(|i| (i as f32 * 0.3).cos()).collect();
+        let mut group = exact.clone();
+        randomise(&mut random, &mut group).unwrap();
+        let (low, high) = exact
+            .iter()
+            .fold((1f32, -1f32), |(l, h), &x| (l.min(x), h.max(x)));
+        assert!(group.iter().all(|&x| x >= low - 1e-3 && x <= high + 1e-2));
+        assert_ne!(group, exact);
+    }
+
+    /// Without codes a simulated cache is exact attention; with a rule that reads everything from codes it is not.
+    #[test]
+    fn attention_reads_the_form_that_the_rule_names() {
+        let (kv_heads, tokens, dim) = (1, 70, 32);
+        let rows =
+            |f: f32, n: usize| -> Vec<f32> { (0..n * dim).map(|i| (i as f32 * f).sin()).collect() };
+        let (k, v, q) = (rows(0.37, tokens), rows(0.73, tokens), rows(0.11, tokens));
+        let tensor = |x: &[f32]| Tensor::from_vec(x.to_vec(), &[x.len() / dim, 1, dim]).unwrap();
+        let run = |codec, rule, steps: &[usize]| {
+            let mut store = PeerStore::new(1, kv_heads, head_dim(), codec, rule);
+            let sequence = store.sequence().unwrap();
+            let (mut at, mut out) = (0, vec![]);
+            for &n in steps {
+                let part = |x: &[f32]| tensor(&x[at * dim..(at + n) * dim]);
+                let spans = [Span {
+                    sequence,
+                    tokens: n,
+                }];
+                store.append(0, &spans, &part(&k), &part(&v)).unwrap();
+                let y = store
+                    .attend(0, &spans, &part(&q), 0.3, Visible::Causal)
+                    .unwrap();
+                out.extend(y.to_vec::<f32>().unwrap());
+                at += n;
+            }
+            out
+        };
+        let exact = Rule::SlidingWithSinks { residual_len: 1000 };
+        let plain = run(Codec::Q4_0, exact, &[70]);
+        for t in 0..tokens {
+            let dot =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+            let query = &q[t * dim..(t + 1) * dim];
+            let weights: Vec<f64> = k
+                .chunks(dim)
+                .take(t + 1)
+                .map(|k| (0.3 * dot(query, k)).exp())
+                .collect();
+            let sum: f64 = weights.iter().sum();
+            for d in 0..dim {
+                let e: f64 = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(j, w)| w / sum * f64::from(v[j * dim + d]))
+                    .sum();
+                assert!((f64::from(plain[t * dim + d]) - e).abs() < 2e-3);
+            }
+        }
+        assert_eq!(run(Codec::Q4_0, exact, &[1, 40, 29]), plain);
+        let coded = run(Codec::Q4_0, Rule::Everything, &[70]);
+        assert!(coded.iter().zip(&plain).any(|(a, b)| (a - b).abs() > 1e-2));
+        let dropped = run(Codec::Q4_0, Rule::Drop, &[70]);
+        assert!(
+            dropped
+                .iter()
+                .zip(&plain)
+                .all(|(a, b)| (a - b).abs() < 1e-6),
+            "70 tokens fit in the window"
+        );
     }
 }

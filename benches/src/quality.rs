@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use whittle_llama::{Decoder, KvStore, Result, Span, Visible};
-use whittle_tensor::random::Philox4x32;
+use whittle_tensor::{Tensor, random::Philox4x32};
 
 /// Tokens that pass through the decoder at once: many, so that each weight is packed for the matrix product few times.
 const CHUNK: usize = 768;
@@ -17,8 +17,6 @@ const DRAWS: usize = 1000;
 pub struct Reference {
     /// `[positions, vocab]`: natural logarithms of probabilities.
     log_p: Vec<f32>,
-    /// The probabilities themselves.
-    p: Vec<f32>,
     vocab: usize,
 }
 
@@ -47,8 +45,19 @@ pub struct Positions {
     pub kl: Vec<f32>,
     /// Whether the likeliest token is the reference's.
     pub same_top: Vec<bool>,
-    /// Bytes of the cache at the end of each window, and its tokens.
-    pub bytes: Vec<(usize, usize)>,
+    /// The windows that the positions come from.
+    pub windows: Vec<Judgement>,
+}
+
+/// One window.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Judgement {
+    /// Tokens of the pass.
+    pub tokens: usize,
+    /// Judged predictions.
+    pub predictions: usize,
+    /// Bytes of the cache at its end.
+    pub bytes: usize,
 }
 
 impl Positions {
@@ -57,12 +66,27 @@ impl Positions {
         self.surprise.extend(other.surprise);
         self.kl.extend(other.kl);
         self.same_top.extend(other.same_top);
-        self.bytes.extend(other.bytes);
+        self.windows.extend(other.windows);
     }
 
     /// Perplexity.
     pub fn perplexity(&self) -> f64 {
         mean(&self.surprise).exp()
+    }
+
+    /// Perplexity of each window.
+    pub fn perplexities(&self) -> Vec<f64> {
+        self.by_window(&self.surprise)
+            .map(|surprise| mean(surprise).exp())
+            .collect()
+    }
+
+    fn by_window<'s>(&'s self, mut figures: &'s [f32]) -> impl Iterator<Item = &'s [f32]> {
+        self.windows.iter().map(move |window| {
+            let (own, rest) = figures.split_at(window.predictions);
+            figures = rest;
+            own
+        })
     }
 
     /// Mean divergence in nats.
@@ -87,8 +111,8 @@ impl Positions {
     /// 95 % confidence interval of the mean divergence: bootstrap over segments of 64 tokens, 1,000 draws, seed 0.
     pub fn kl_interval(&self) -> (f64, f64) {
         let segments: Vec<(f64, usize)> = self
-            .kl
-            .chunks(SEGMENT)
+            .by_window(&self.kl)
+            .flat_map(|window| window.chunks(SEGMENT))
             .map(|segment| (segment.iter().map(|&x| f64::from(x)).sum(), segment.len()))
             .collect();
         let mut random = Philox4x32::new(0, 0);
@@ -115,7 +139,7 @@ fn pass(
     decoder: &Decoder,
     store: &mut dyn KvStore,
     window: Window<'_>,
-    mut judge: impl FnMut(usize, &[f32]),
+    mut judge: impl FnMut(usize, &[f32]) -> Result<()>,
 ) -> Result<usize> {
     let sequence = store.sequence()?;
     let last = window.tokens.len().saturating_sub(1);
@@ -134,7 +158,7 @@ fn pass(
                 .log_softmax(1)?;
             let vocab = log_p.shape()[1];
             for (i, row) in log_p.as_slice::<f32>()?.chunks_exact(vocab).enumerate() {
-                judge(start + i - window.from, row);
+                judge(start + i - window.from, row)?;
             }
         }
         done += chunk.len();
@@ -155,19 +179,23 @@ pub fn reference(
 ) -> Result<(Reference, Positions)> {
     let vocab = decoder.config.vocab;
     let mut log_p = Vec::with_capacity(window.predictions() * vocab);
-    let mut p = Vec::with_capacity(window.predictions() * vocab);
     let mut positions = Positions::default();
     let bytes = pass(decoder, store, window, |i, row| {
         log_p.extend_from_slice(row);
-        p.extend(row.iter().map(|x| x.exp()));
         positions
             .surprise
             .push(-row[window.tokens[window.from + i + 1] as usize]);
         positions.kl.push(0.0);
         positions.same_top.push(true);
+        Ok(())
     })?;
-    positions.bytes.push((bytes, window.tokens.len()));
-    Ok((Reference { log_p, p, vocab }, positions))
+    let (tokens, predictions) = (window.tokens.len(), window.predictions());
+    positions.windows.push(Judgement {
+        tokens,
+        predictions,
+        bytes,
+    });
+    Ok((Reference { log_p, vocab }, positions))
 }
 
 /// What a cache makes of the window.
@@ -182,16 +210,53 @@ pub fn judge(
 ) -> Result<Positions> {
     let mut positions = Positions::default();
     let bytes = pass(decoder, store, window, |i, row| {
-        let at = i * reference.vocab..(i + 1) * reference.vocab;
-        let (expected, p) = (&reference.log_p[at.clone()], &reference.p[at]);
+        let expected = &reference.log_p[i * reference.vocab..(i + 1) * reference.vocab];
+        let p = Tensor::from_vec(expected.to_vec(), &[reference.vocab])?.exp()?;
         positions
             .surprise
             .push(-row[window.tokens[window.from + i + 1] as usize]);
-        positions.kl.push(divergence(p, expected, row));
+        positions.kl.push(divergence(p.as_slice()?, expected, row));
         positions.same_top.push(top(expected) == top(row));
+        Ok(())
     })?;
-    positions.bytes.push((bytes, window.tokens.len()));
+    let (tokens, predictions) = (window.tokens.len(), window.predictions());
+    positions.windows.push(Judgement {
+        tokens,
+        predictions,
+        bytes,
+    });
     Ok(positions)
+}
+
+/// Decodes `tokens` tokens greedily after a prompt.
+///
+/// # Errors
+/// As [`Decoder::forward`].
+pub fn greedy(
+    decoder: &Decoder,
+    store: &mut dyn KvStore,
+    prompt: &[u32],
+    tokens: usize,
+) -> Result<Vec<u32>> {
+    let sequence = store.sequence()?;
+    let mut decoded: Vec<u32> = vec![];
+    let mut hidden = decoder.prefill(store, sequence, prompt, CHUNK, &mut |_| ())?;
+    loop {
+        let best = decoder.logits(&hidden)?.argmax(1)?.to_vec::<u32>()?;
+        decoded.extend(&best);
+        if decoded.len() >= tokens {
+            return Ok(decoded);
+        }
+        hidden = decoder.forward(
+            store,
+            &[Span {
+                sequence,
+                tokens: 1,
+            }],
+            &best,
+            Visible::Causal,
+        )?;
+    }
 }
 
 /// `Σ p·(ln p - ln q)`, summed in sixteen lanes.
@@ -234,8 +299,16 @@ mod tests {
 
     #[test]
     fn the_interval_of_a_constant_is_the_constant() {
+        let windows = vec![
+            Judgement {
+                predictions: 500,
+                ..Judgement::default()
+            };
+            2
+        ];
         let positions = Positions {
             kl: vec![0.25; 1000],
+            windows,
             ..Positions::default()
         };
         let (low, high) = positions.kl_interval();

@@ -41,7 +41,9 @@ impl Finished {
                 }
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+        // A torn last line must not swallow the next one.
+        writeln!(file)?;
         Ok(Self {
             known,
             file: Some(Mutex::new(file)),

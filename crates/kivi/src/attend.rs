@@ -9,14 +9,15 @@
 use crate::{
     Arithmetic, Result,
     cache::{Cache, Span},
+    decode::decode,
     hadamard, int8,
     page::PageEntry,
     sequence::{Boundary, Sequence, Side},
 };
-use half::{f16, slice::HalfFloatSliceExt};
+use half::f16;
 use rayon::prelude::*;
 use std::ops::Range;
-use whittle_tensor::attention::{Partial, accumulate, scores, weigh};
+use whittle_tensor::attention::{Partial, accumulate, scores, weigh, widen};
 
 /// Tokens of a split, before it is merged with the others.
 const SPLIT: usize = 512;
@@ -288,16 +289,12 @@ impl<'a> Task<'a> {
                 &q[r.start * head_dim..r.end * head_dim],
                 &mut scratch.scores[r.start * width..],
             );
-            let (scale, min) = widen(layout.key_metadata(block)?, &mut scratch.metadata);
+            let (scale, min) = metadata(layout.key_metadata(block)?, &mut scratch.metadata);
             layout.unpack_keys(block, &mut scratch.keys)?;
             if int8 {
                 int8::scores(q, scale, min, &scratch.keys, width, out);
             } else {
-                for ((keys, &scale), &min) in
-                    scratch.keys.chunks_exact_mut(width).zip(scale).zip(min)
-                {
-                    keys.iter_mut().for_each(|x| *x = *x * scale + min);
-                }
+                decode(&mut scratch.keys, width, scale, min);
                 scores(
                     q,
                     r.len(),
@@ -330,7 +327,7 @@ impl<'a> Task<'a> {
             && n(last) > 0
         {
             read += layout.value_bytes() as u64;
-            let (scale, min) = widen(layout.value_metadata(block)?, &mut scratch.metadata);
+            let (scale, min) = metadata(layout.value_metadata(block)?, &mut scratch.metadata);
             layout.unpack_values(block, &mut scratch.values)?;
             let value_group = head_dim / layout.value_groups();
             if int8 {
@@ -342,10 +339,7 @@ impl<'a> Task<'a> {
                     }
                 }
             } else {
-                let groups = scratch.values.chunks_exact_mut(value_group);
-                for ((values, &scale), &min) in groups.zip(scale).zip(min) {
-                    values.iter_mut().for_each(|x| *x = *x * scale + min);
-                }
+                decode(&mut scratch.values, value_group, scale, min);
                 for run in runs(seeing, self.queries, n) {
                     let r = run.start * group;
                     let out = &mut partial.out()[r * head_dim..];
@@ -403,8 +397,10 @@ impl<'a> Task<'a> {
         let width = self.cache.config().group_size.get();
         scratch.keys.fill(0.0);
         for t in 0..visible {
-            self.row(side, tile, tile.tokens.start + t)
-                .convert_to_f32_slice(&mut scratch.key);
+            widen(
+                self.row(side, tile, tile.tokens.start + t),
+                &mut scratch.key,
+            );
             for (column, &x) in scratch.keys[t..]
                 .iter_mut()
                 .step_by(width)
@@ -423,7 +419,7 @@ impl<'a> Task<'a> {
             let token = tile.tokens.start + t;
             let kept = matches!(tile.source, Source::Sinks) || token >= side.window.start;
             if t < visible && kept {
-                self.row(side, tile, token).convert_to_f32_slice(value);
+                widen(self.row(side, tile, token), value);
             } else {
                 value.fill(0.0);
             }
@@ -446,10 +442,10 @@ fn runs(from: usize, to: usize, n: impl Fn(usize) -> usize) -> impl Iterator<Ite
 }
 
 /// Scales and minima as f32.
-fn widen<'s>((scale, min): (&[f16], &[f16]), out: &'s mut [f32]) -> (&'s [f32], &'s [f32]) {
+fn metadata<'s>((scale, min): (&[f16], &[f16]), out: &'s mut [f32]) -> (&'s [f32], &'s [f32]) {
     let (first, rest) = out.split_at_mut(scale.len());
     let second = &mut rest[..min.len()];
-    scale.convert_to_f32_slice(first);
-    min.convert_to_f32_slice(second);
+    widen(scale, first);
+    widen(min, second);
     (first, second)
 }

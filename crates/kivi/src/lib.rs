@@ -4,6 +4,7 @@ mod attend;
 pub mod cache;
 pub mod compat;
 pub mod config;
+mod decode;
 mod encode;
 pub mod error;
 pub mod hadamard;

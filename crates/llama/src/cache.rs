@@ -33,7 +33,10 @@ const SPLIT: usize = 16 * TILE;
 /// Multiply-adds of the vector kernels that take as long as one simple operation of [`par`].
 const AT_ONCE: usize = 8;
 
-const _: () = assert!(TILE.is_multiple_of(LANES), "the kernels take whole vectors of tokens");
+const _: () = assert!(
+    TILE.is_multiple_of(LANES),
+    "the kernels take whole vectors of tokens"
+);
 
 /// What a plain cache stores: `f32` or [`half::f16`].
 pub trait Stored: Element + sealed::Sealed {

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use whittle_tensor::{Pairing, Tensor};
 
 use crate::cache::CacheShape;
-use crate::gguf::{Gguf, Value};
-use crate::matrix::tensor;
+use crate::gguf::{Gguf, TensorView, Value};
 use crate::mlp::{FeedForward, Mlp};
 use crate::project::{Dense, Group, Project, ProjectGroup, outputs};
 use crate::{Error, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
@@ -116,14 +115,10 @@ impl Config {
             let found = format!("shape {:?}", tokens.info().shape);
             return Err(gguf.error("tensor \"token_embd.weight\"", "1 to 2^32 - 1 rows", found));
         }
-        let context = size(gguf, "llama.context_length")?;
-        if u32::try_from(context).is_err() {
-            return Err(bad_key(
-                gguf,
-                "llama.context_length",
-                "at most 2^32 - 1",
-                context,
-            ));
+        let stated = size_or(gguf, "llama.vocab_size", vocab)?;
+        if stated != vocab {
+            let expected = format!("the {vocab} rows of token_embd.weight");
+            return Err(bad_key(gguf, "llama.vocab_size", expected, stated));
         }
         let norm_eps = gguf.f32("llama.attention.layer_norm_rms_epsilon")?;
         if !(norm_eps.is_finite() && norm_eps >= 0.0) {
@@ -141,10 +136,11 @@ impl Config {
         if !(rope_base.is_finite() && rope_base > 0.0) {
             return Err(bad_key(gguf, "llama.rope.freq_base", "above 0", rope_base));
         }
-        let eos = match gguf.metadata("tokenizer.ggml.eos_token_id") {
-            Some(_) => Some(gguf.u32("tokenizer.ggml.eos_token_id")?),
-            None => None,
-        };
+        let key = "tokenizer.ggml.eos_token_id";
+        let eos = gguf.metadata(key).map(|_| gguf.u32(key)).transpose()?;
+        if let Some(token) = eos.filter(|&token| token as usize >= vocab) {
+            return Err(bad_key(gguf, key, format!("below {vocab}"), token));
+        }
         Ok(Self {
             layers: size(gguf, "llama.block_count")?,
             width,
@@ -153,7 +149,7 @@ impl Config {
             kv_heads,
             head_dim,
             vocab,
-            context,
+            context: size(gguf, "llama.context_length")?,
             rope_base,
             pairing: Pairing::Interleaved,
             norm_eps,
@@ -209,18 +205,6 @@ impl Decoder {
     /// or that this decoder doesn't know and would have to ignore.
     pub fn load(gguf: &Gguf, weights: Weights) -> Result<Self> {
         let config = Config::from_gguf(gguf)?;
-        let mut known = HashSet::new();
-        let mut matrix = |name: String, rows: usize, cols: usize| {
-            let matrix = Matrix::load(gguf, &name, [rows, cols], weights);
-            known.insert(name);
-            matrix
-        };
-        let mut norms = HashSet::new();
-        let mut norm = |name: String| {
-            let norm = vector(gguf, &name, config.width);
-            norms.insert(name);
-            norm
-        };
         let Config {
             width,
             feed_forward,
@@ -229,31 +213,44 @@ impl Decoder {
         } = config;
         let query = config.query_heads * config.head_dim;
         let kv = config.kv_heads * config.head_dim;
+
+        let mut known = HashSet::new();
+        let mut tensor = |name: String, shape: &[usize]| {
+            let tensor = gguf.tensor(&name)?;
+            let found = &tensor.info().shape;
+            if found != shape {
+                let (expected, found) = (format!("shape {shape:?}"), format!("{found:?}"));
+                return Err(gguf.error(format!("tensor {name:?}"), expected, found));
+            }
+            known.insert(name);
+            Ok(tensor)
+        };
+        let matrix = |tensor: Result<TensorView>| Matrix::new(tensor?, weights);
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
-            let name = |part: &str| format!("blk.{layer}.{part}.weight");
+            let mut part =
+                |part: &str, shape: &[usize]| tensor(format!("blk.{layer}.{part}.weight"), shape);
             blocks.push(Block {
-                attention_norm: norm(name("attn_norm"))?,
-                query: matrix(name("attn_q"), query, width)?,
-                key: matrix(name("attn_k"), kv, width)?,
-                value: matrix(name("attn_v"), kv, width)?,
-                attention_output: matrix(name("attn_output"), width, query)?,
-                feed_forward_norm: norm(name("ffn_norm"))?,
-                gate: matrix(name("ffn_gate"), feed_forward, width)?,
-                up: matrix(name("ffn_up"), feed_forward, width)?,
-                down: matrix(name("ffn_down"), width, feed_forward)?,
+                attention_norm: vector(part("attn_norm", &[width]))?,
+                query: matrix(part("attn_q", &[query, width]))?,
+                key: matrix(part("attn_k", &[kv, width]))?,
+                value: matrix(part("attn_v", &[kv, width]))?,
+                attention_output: matrix(part("attn_output", &[width, query]))?,
+                feed_forward_norm: vector(part("ffn_norm", &[width]))?,
+                gate: matrix(part("ffn_gate", &[feed_forward, width]))?,
+                up: matrix(part("ffn_up", &[feed_forward, width]))?,
+                down: matrix(part("ffn_down", &[width, feed_forward]))?,
             });
         }
         let output = gguf.has_tensor("output.weight");
         let model = Model {
-            embedding: matrix("token_embd.weight".into(), vocab, width)?,
+            embedding: matrix(tensor("token_embd.weight".into(), &[vocab, width]))?,
             blocks,
-            output_norm: norm("output_norm.weight".into())?,
+            output_norm: vector(tensor("output_norm.weight".into(), &[width]))?,
             output: output
-                .then(|| matrix("output.weight".into(), vocab, width))
+                .then(|| matrix(tensor("output.weight".into(), &[vocab, width])))
                 .transpose()?,
         };
-        known.extend(norms);
         if let Some(other) = gguf.tensors().find(|tensor| !known.contains(&tensor.name)) {
             let expected = "no tensor that this decoder would have to ignore";
             return Err(gguf.error(format!("tensor {:?}", other.name), expected, "one"));
@@ -554,9 +551,13 @@ pub(crate) fn unknown_token(operation: &'static str, token: u32, vocab: usize) -
 }
 
 /// The weights of a norm.
-fn vector(gguf: &Gguf, name: &str, len: usize) -> Result<Tensor> {
-    let view = tensor(gguf, name, &[len])?;
-    Ok(Tensor::from_vec(view.dequantize()?, &[len])?)
+fn vector(tensor: Result<TensorView>) -> Result<Tensor> {
+    let tensor = tensor?;
+    tensor.check_finite()?;
+    Ok(Tensor::from_vec(
+        tensor.dequantize()?,
+        &tensor.info().shape,
+    )?)
 }
 
 /// A size of at least 1.

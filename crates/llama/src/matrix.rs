@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use whittle_tensor::{Tensor, par, product};
 
-use crate::gguf::{Gguf, TensorView};
+use crate::gguf::TensorView;
 use crate::{Error, Result, block};
 
 /// Rows of `x` up to which weights are multiplied straight from their blocks. With more, dequantising a panel once for all rows
@@ -41,22 +41,24 @@ enum Values {
 }
 
 impl Matrix {
-    /// Reads the matrix `name` of a file, which has to have this shape and finite weights.
+    /// The matrix that a tensor of a file holds, `[rows, cols]`, with all weights finite.
     ///
     /// # Errors
-    /// [`Error::Gguf`] for a missing tensor or another shape, [`Error::NotFinite`].
-    pub fn load(
-        gguf: &Gguf,
-        name: &str,
-        [rows, cols]: [usize; 2],
-        weights: Weights,
-    ) -> Result<Self> {
-        let view = tensor(gguf, name, &[rows, cols])?;
+    /// [`Error::Gguf`] for a tensor that has not two dimensions, [`Error::NotFinite`].
+    pub fn new(tensor: TensorView, weights: Weights) -> Result<Self> {
+        let name = tensor.info().name.clone();
+        let [rows, cols] = tensor.info().shape[..] else {
+            let found = format!("shape {:?}", tensor.info().shape);
+            return Err(tensor
+                .gguf()
+                .error(format!("tensor {name:?}"), "two dimensions", found));
+        };
+        tensor.check_finite()?;
         let blocks = Self {
-            name: name.into(),
+            name,
             rows,
             cols,
-            values: Values::Blocks(view),
+            values: Values::Blocks(tensor),
         };
         match weights {
             Weights::Blocks => Ok(blocks),
@@ -197,19 +199,4 @@ impl Matrix {
         }
         Ok(out)
     }
-}
-
-/// A tensor of a file that has to have this shape and finite weights.
-pub(crate) fn tensor(gguf: &Gguf, name: &str, shape: &[usize]) -> Result<TensorView> {
-    let view = gguf.tensor(name)?;
-    let found = &view.info().shape;
-    if found != shape {
-        return Err(gguf.error(
-            format!("tensor {name:?}"),
-            format!("shape {shape:?}"),
-            format!("{found:?}"),
-        ));
-    }
-    view.check_finite()?;
-    Ok(view)
 }

@@ -704,7 +704,7 @@ impl Parts {
 #[test]
 fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
     let width = decoder().config.width as u32;
-    let bad: [(&str, Option<Value>); 18] = [
+    let bad: [(&str, Option<Value>); 20] = [
         ("general.architecture", Some("gpt2".into())),
         ("general.architecture", None),
         ("llama.block_count", Some(0u32.into())),
@@ -728,6 +728,8 @@ fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
         ("llama.attention.layer_norm_rms_epsilon", None),
         ("llama.rope.freq_base", Some(0.0f32.into())),
         ("llama.rope.dimension_count", Some(2u32.into())),
+        ("llama.vocab_size", Some(2u32.into())),
+        ("tokenizer.ggml.eos_token_id", Some(100_000u32.into())),
         // Scaled rotary embeddings would be another model.
         ("llama.rope.scaling.type", Some("linear".into())),
     ];

@@ -518,7 +518,7 @@ mod simd {
                 scores.fill(0.0);
                 return (max, 0.0);
             }
-            (max, exps_body::<L>(scores, max))
+            (max, exp_sum_body::<L>(scores, max))
         }
     }
 
@@ -542,7 +542,7 @@ mod simd {
     /// # Safety
     /// As [`Lanes`]; `scores` is a multiple of 16 long.
     #[inline(always)]
-    unsafe fn exps_body<L: Lanes>(scores: &mut [f32], max: f32) -> f32 {
+    unsafe fn exp_sum_body<L: Lanes>(scores: &mut [f32], max: f32) -> f32 {
         let mut lanes = [0.0; LANES];
         // SAFETY: every load and store lies inside a chunk of 16 or inside `lanes`.
         unsafe {
@@ -847,7 +847,7 @@ mod simd {
                     bits.push(sum.to_bits());
                     bits.push(max.to_bits());
                     row[0] = f32::NEG_INFINITY;
-                    bits.push(exps_body::<L>(row, max).to_bits());
+                    bits.push(exp_sum_body::<L>(row, max).to_bits());
                 }
                 accumulate_body::<L>(&s, rows, width, &v, width, head_dim, &mut o);
                 let halves: Vec<f16> = k.iter().copied().map(f16::from_f32).collect();
