@@ -137,7 +137,8 @@ pub struct Config {
 const MAX_TOKENS: usize = 1 << 20;
 
 impl Config {
-    /// The paper's 2-bit configuration, bit-equal to its reference implementation.
+    /// The paper's 2-bit configuration, bit-equal to its reference implementation (but for signed zeros and overflows, see
+    /// [`compat`](crate::compat)). Measured as in the README: KL 0.160, passkey 4 of 5.
     #[must_use]
     pub const fn kivi_2() -> Self {
         Self {
@@ -154,7 +155,8 @@ impl Config {
         }
     }
 
-    /// The paper's 4-bit configuration, bit-equal to its reference implementation.
+    /// The paper's 4-bit configuration, bit-equal to its reference implementation as [`kivi_2`](Self::kivi_2) is. Measured: KL
+    /// 0.0031.
     #[must_use]
     pub const fn kivi_4() -> Self {
         Self {
@@ -164,7 +166,7 @@ impl Config {
         }
     }
 
-    /// 2.5 bits: the smallest. Long groups, so the least exact recall of the four.
+    /// 2.5 bits: the smallest, by groups of 64. Measured: KL 0.046.
     #[must_use]
     pub const fn small() -> Self {
         Self {
@@ -174,7 +176,7 @@ impl Config {
         }
     }
 
-    /// 3.0 bits and a window of 64, smaller than the paper's in every respect.
+    /// 3.0 bits and a window of 64, smaller than the paper's in every respect. Measured: KL 0.042, passkey 5 of 5.
     #[must_use]
     pub const fn compact() -> Self {
         Self {
@@ -184,7 +186,8 @@ impl Config {
         }
     }
 
-    /// 3.5 bits, the recommended configuration: the third bit of the keys is what exact recall needs.
+    /// 3.5 bits, the recommended configuration: keys are where the error comes from, so they get the third bit. Measured: KL 0.012,
+    /// passkey 5 of 5.
     #[must_use]
     pub const fn balanced() -> Self {
         Self {
@@ -201,7 +204,7 @@ impl Config {
         }
     }
 
-    /// 5.0 bits: 4-bit codes and sinks, with neither clip search nor rotation.
+    /// 5.0 bits: 4-bit codes and sinks, with neither clip search nor rotation. Measured: KL 0.0009.
     #[must_use]
     pub const fn safe() -> Self {
         Self {
