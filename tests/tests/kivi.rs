@@ -79,14 +79,17 @@ fn window_a_reproduces_the_published_divergences() {
     assert!(sinks <= 0.0025, "KIVI-4 with 4 sinks: {sinks}");
 }
 
-/// The batched pass of the quality tables is decoding: 300 tokens at once and one by one, the logits compared.
+/// The batched pass of the quality tables is decoding: 300 tokens at once and one by one. Matrix products of 1 and of 300 rows differ
+/// in their last bits, and a code at a tie may fall the other way for it, so predictions are compared; that given rows give equal
+/// bits is the next test's.
 #[test]
-fn one_batched_pass_equals_decoding_token_by_token() {
-    let test = "one_batched_pass_equals_decoding_token_by_token";
+fn one_batched_pass_predicts_what_decoding_token_by_token_does() {
+    let test = "one_batched_pass_predicts_what_decoding_token_by_token_does";
     let Some((decoder, tokens)) = load(test) else {
         return;
     };
     let tokens = &tokens[34_000..34_300];
+    let vocab = decoder.config.vocab;
     for config in [
         Config::kivi_2(),
         Config::compact().with_window(Window::Sliding { residual_len: 32 }),
@@ -100,29 +103,31 @@ fn one_batched_pass_equals_decoding_token_by_token() {
         let hidden = decoder
             .forward(&mut store, &spans, tokens, Visible::Causal)
             .unwrap();
-        let batched = decoder.logits(&hidden).unwrap().to_vec::<f32>().unwrap();
+        let batched = decoder.logits(&hidden).unwrap().log_softmax(1).unwrap();
+        let batched = batched.to_vec::<f32>().unwrap();
         let mut store = kivi(&decoder, config);
         let sequence = store.sequence().unwrap();
-        let mut worst = 0.0f32;
-        for (row, &token) in batched.chunks_exact(decoder.config.vocab).zip(tokens) {
+        let mut kl = 0.0;
+        for (row, &token) in batched.chunks_exact(vocab).zip(tokens) {
             let single = decoder.step(&mut store, &[(sequence, token)]).unwrap();
-            let single = single.to_vec::<f32>().unwrap();
-            worst = row
-                .iter()
-                .zip(&single)
-                .fold(worst, |a, (x, y)| a.max((x - y).abs()));
+            let single = single.log_softmax(1).unwrap().to_vec::<f32>().unwrap();
+            let terms = row.iter().zip(&single);
+            kl += terms
+                .map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q))
+                .sum::<f64>();
         }
-        // Matrix products of 1 and of 300 rows differ in the last bits; a code at a tie may fall the other way for it, and
-        // what one code moves shows in the second digit of a logit.
-        assert!(worst < 0.5, "logits differ by {worst}");
+        let kl = kl / tokens.len() as f64;
+        // A tenth of what the coarsest of these caches itself costs; a boundary off by one would cost more.
         assert!(
-            store
-                .0
-                .quantised(0, whittle_kivi::SequenceId(sequence.0))
-                .unwrap()
-                .0
-                >= 128
+            kl <= 4e-3,
+            "mean divergence of one pass from decoding: {kl}"
         );
+        let coded = store
+            .0
+            .quantised(0, whittle_kivi::SequenceId(sequence.0))
+            .unwrap();
+        assert!(coded.0 >= 128);
+        println!("mean divergence {kl:.6}");
     }
 }
 

@@ -9,6 +9,9 @@
 //! | values | `[heads, tokens, head_dim·b/32]` | `[heads, tokens, head_dim/group_size]` |
 //!
 //! 8-bit codes can be packed, unpacked and dequantised; the quantiser has 2 and 4 bits.
+//!
+//! Two inputs leave the reference: a minimum of -0 is stored as +0, and a range beyond the largest f16, which the reference turns
+//! into an infinite scale, saturates at 65504. A constant group, there 0/0, gives code 0.
 
 use half::f16;
 
