@@ -105,7 +105,7 @@ fn fuzz() -> Result<()> {
     )) {
         return process::run(&mut process::program(
             "cargo",
-            &["+nightly", "fuzz", "build"],
+            &["+nightly", "fuzz", "build", "--dev"],
         ));
     }
     eprintln!(
