@@ -263,10 +263,10 @@ impl Setup {
             .then(|| read(&options.data.join("wikitext2/test.txt")))
             .transpose()?;
         let shape = Shape {
-            layers: decoder.config.layers,
-            query_heads: decoder.config.query_heads,
-            kv_heads: decoder.config.kv_heads,
-            head_dim: HeadDim::new(decoder.config.head_dim)?,
+            layers: decoder.config().layers,
+            query_heads: decoder.config().query_heads,
+            kv_heads: decoder.config().kv_heads,
+            head_dim: HeadDim::new(decoder.config().head_dim)?,
         };
         Ok(Self {
             decoder,
@@ -279,7 +279,7 @@ impl Setup {
 
     fn store(&self, store: Store) -> Result<Box<dyn KvStore + Send>, Failure> {
         Ok(match store {
-            Store::F16 => Box::new(PlainStore::<f16>::new(self.decoder.config.cache_shape())?),
+            Store::F16 => Box::new(PlainStore::<f16>::new(self.decoder.config().cache_shape())?),
             Store::Kivi(config) => Box::new(KiviStore(Cache::new(
                 self.shape,
                 Policy::uniform(config),

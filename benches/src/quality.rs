@@ -177,7 +177,7 @@ pub fn reference(
     store: &mut dyn KvStore,
     window: Window<'_>,
 ) -> Result<(Reference, Positions)> {
-    let vocab = decoder.config.vocab;
+    let vocab = decoder.config().vocab;
     let mut log_p = Vec::with_capacity(window.predictions() * vocab);
     let mut positions = Positions::default();
     let bytes = pass(decoder, store, window, |i, row| {

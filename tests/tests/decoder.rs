@@ -37,7 +37,7 @@ fn wikitext(decoder: &Decoder, tokens: usize) -> Option<Perplexity> {
         .map(|&word| u32::from(u16::from_le_bytes(word)))
         .take(tokens)
         .collect();
-    let mut store = PlainStore::<f32>::new(decoder.config.cache_shape()).unwrap();
+    let mut store = PlainStore::<f32>::new(decoder.config().cache_shape()).unwrap();
     Some(perplexity(decoder, &mut store, &text, 512, &mut |_| ()).unwrap())
 }
 
@@ -79,7 +79,7 @@ fn logits_of_a_prompt_are_the_golden_ones() {
         .map(|&word| f16::from_le_bytes(word).to_f32())
         .collect();
 
-    let mut store = PlainStore::<f32>::new(decoder.config.cache_shape()).unwrap();
+    let mut store = PlainStore::<f32>::new(decoder.config().cache_shape()).unwrap();
     let sequence = store.sequence().unwrap();
     let span = Span {
         sequence,
@@ -97,7 +97,7 @@ fn logits_of_a_prompt_are_the_golden_ones() {
             .fold(0.0, f32::max)
     };
     // Logits reach 20; f32 sums in another order through 30 layers.
-    let difference = worst(&logits[logits.len() - decoder.config.vocab..], &last);
+    let difference = worst(&logits[logits.len() - decoder.config().vocab..], &last);
     assert!(difference < 2e-3, "last position differs by {difference}");
     // f16 stores numbers between 16 and 32 in steps of 2^-6.
     let difference = worst(&logits, &all);
@@ -126,7 +126,7 @@ fn greedy_tokens_are_the_golden_ones() {
         )
         .unwrap()
     };
-    let shape = dense.config.cache_shape();
+    let shape = dense.config().cache_shape();
     assert_eq!(
         continued(dense, &mut PlainStore::<f32>::new(shape).unwrap()),
         expected,
@@ -150,7 +150,7 @@ fn one_token_at_a_time_gives_the_logits_of_one_pass() {
         return;
     };
     let tokens: Vec<u32> = (0..48).map(|i| 1000 + i * 577).collect();
-    let mut store = PlainStore::<f32>::new(decoder.config.cache_shape()).unwrap();
+    let mut store = PlainStore::<f32>::new(decoder.config().cache_shape()).unwrap();
     let (once, stepwise) = (store.sequence().unwrap(), store.sequence().unwrap());
     let span = Span {
         sequence: once,
@@ -162,7 +162,7 @@ fn one_token_at_a_time_gives_the_logits_of_one_pass() {
     let all = decoder.logits(&hidden).unwrap().into_vec::<f32>().unwrap();
     for (i, (&token, all)) in tokens
         .iter()
-        .zip(all.chunks_exact(decoder.config.vocab))
+        .zip(all.chunks_exact(decoder.config().vocab))
         .enumerate()
     {
         let row = decoder.step(&mut store, &[(stepwise, token)]).unwrap();
@@ -224,7 +224,7 @@ fn perplexity_with_weights_left_in_their_blocks_is_the_golden_one() {
 #[test]
 fn the_half_split_pairing_ruins_the_perplexity_of_a_file_that_pairs_interleaved() {
     let Some(decoder) = &*DENSE else { return };
-    assert_eq!(decoder.config.pairing, Pairing::Interleaved);
+    assert_eq!(decoder.config().pairing, Pairing::Interleaved);
     let Some(interleaved) = wikitext(decoder, 512) else {
         return;
     };
@@ -233,8 +233,7 @@ fn the_half_split_pairing_ruins_the_perplexity_of_a_file_that_pairs_interleaved(
         "interleaved {}",
         interleaved.mean()
     );
-    let mut other = decoder.clone();
-    other.config.pairing = Pairing::HalfSplit;
+    let other = decoder.clone().with_pairing(Pairing::HalfSplit);
     let half_split = wikitext(&other, 512).unwrap();
     assert!(
         (half_split.mean() / 298.0 - 1.0).abs() < 0.02,
@@ -257,7 +256,7 @@ fn stories260k_tells_a_story() {
         .collect();
     let mut stories = [Weights::F32, Weights::Blocks].map(|weights| {
         let decoder = Decoder::load(&gguf, weights).unwrap();
-        let mut store = PlainStore::<f16>::new(decoder.config.cache_shape()).unwrap();
+        let mut store = PlainStore::<f16>::new(decoder.config().cache_shape()).unwrap();
         let sequence = store.sequence().unwrap();
         let mut go_on = |_| ControlFlow::Continue(());
         let tokens = generate(

@@ -17,10 +17,10 @@ const NOVEL: &str = "eighty.txt";
 
 fn shape(decoder: &Decoder) -> Shape {
     Shape {
-        layers: decoder.config.layers,
-        query_heads: decoder.config.query_heads,
-        kv_heads: decoder.config.kv_heads,
-        head_dim: HeadDim::new(decoder.config.head_dim).unwrap(),
+        layers: decoder.config().layers,
+        query_heads: decoder.config().query_heads,
+        kv_heads: decoder.config().kv_heads,
+        head_dim: HeadDim::new(decoder.config().head_dim).unwrap(),
     }
 }
 
@@ -50,7 +50,7 @@ fn window_a_reproduces_the_published_divergences() {
         tokens: &tokens[34_000..34_000 + 1536],
         from: 256,
     };
-    let mut f16 = PlainStore::<half::f16>::new(decoder.config.cache_shape()).unwrap();
+    let mut f16 = PlainStore::<half::f16>::new(decoder.config().cache_shape()).unwrap();
     let (reference, plain) = quality::reference(&decoder, &mut f16, window).unwrap();
     assert_eq!(plain.kl.len(), 1279);
     assert!(
@@ -89,7 +89,7 @@ fn one_batched_pass_predicts_what_decoding_token_by_token_does() {
         return;
     };
     let tokens = &tokens[34_000..34_300];
-    let vocab = decoder.config.vocab;
+    let vocab = decoder.config().vocab;
     for config in [
         Config::kivi_2(),
         Config::compact().with_window(Window::Sliding { residual_len: 32 }),
@@ -247,8 +247,8 @@ fn replay(shape: Shape, config: Config, rows: &[Vec<f32>; 3], chunk: usize) -> V
 fn recorded(test: &str, tokens: usize) -> Option<(Shape, Vec<[Vec<f32>; 3]>)> {
     let (decoder, text) = load(test)?;
     let mut recorder = Recorder {
-        inner: PlainStore::new(decoder.config.cache_shape()).unwrap(),
-        rows: vec![Default::default(); decoder.config.layers],
+        inner: PlainStore::new(decoder.config().cache_shape()).unwrap(),
+        rows: vec![Default::default(); decoder.config().layers],
     };
     let sequence = recorder.sequence().unwrap();
     let part = &text[34_000..34_000 + tokens];

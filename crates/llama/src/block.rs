@@ -18,6 +18,18 @@ const LEN: usize = 32;
 const Q8_0: usize = GgmlType::Q8_0.block_bytes();
 const Q4_1: usize = GgmlType::Q4_1.block_bytes();
 
+/// Room for `len` weights of a tensor. A file may hold more than the memory that is left does, so the allocation may fail.
+pub(crate) fn zeros(operation: &'static str, tensor: &str, len: usize) -> Result<Vec<f32>> {
+    let mut weights = Vec::new();
+    weights.try_reserve_exact(len).map_err(|_| Error::Memory {
+        operation,
+        part: format!("tensor {tensor:?}"),
+        expected: len,
+    })?;
+    weights.resize(len, 0.0);
+    Ok(weights)
+}
+
 /// Weights of whole blocks, as f32. `bytes` holds the blocks of `out.len()` weights.
 ///
 /// # Errors
@@ -209,6 +221,19 @@ mod tests {
             assert!(
                 widened.to_bits() == exact.to_bits() || (widened.is_nan() && exact.is_nan()),
                 "{bits:#06x}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_that_there_is_not_is_an_error() {
+        assert_eq!(zeros("widen", "w", 3).unwrap(), [0.0; 3]);
+        // The first length is beyond what an allocation may have at all, the second beyond any machine's memory.
+        for len in [usize::MAX, isize::MAX as usize / size_of::<f32>()] {
+            let error = zeros("widen", "w", len).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("widen: tensor \"w\": expected memory for {len} numbers, found too little")
             );
         }
     }

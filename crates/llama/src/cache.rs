@@ -117,7 +117,7 @@ impl<T: Stored> PlainStore<T> {
     /// An empty store.
     ///
     /// # Errors
-    /// [`Error::Argument`] where a size is 0.
+    /// [`Error::Argument`] where a size is 0, or one page of every layer is more than an address space holds.
     pub fn new(shape: CacheShape) -> Result<Self> {
         let CacheShape {
             layers,
@@ -137,6 +137,24 @@ impl<T: Stored> PlainStore<T> {
                     "0",
                 ));
             }
+        }
+        let sizes = [
+            layers,
+            kv_heads,
+            head_dim,
+            2 * TILE,
+            size_of::<T>().max(size_of::<Layer<T>>()),
+        ];
+        let bytes = sizes
+            .iter()
+            .try_fold(1usize, |bytes, &size| bytes.checked_mul(size));
+        if bytes.is_none_or(|bytes| isize::try_from(bytes).is_err()) {
+            return Err(Error::argument(
+                "PlainStore::new",
+                "shape",
+                "pages of an address space's size at most",
+                format!("{shape:?}"),
+            ));
         }
         Ok(Self {
             shape,
@@ -208,26 +226,23 @@ impl<T: Stored> PlainStore<T> {
         Ok(rows)
     }
 
-    /// Refuses the first value that `T` can't hold.
+    /// Refuses the first of some rows' values `[rows, heads, head_dim]` that is NaN or of a magnitude above `limit`.
     fn check_values(
         &self,
+        (operation, argument): (&'static str, &'static str),
         layer: usize,
         spans: &[Span],
-        argument: &'static str,
         values: &[f32],
+        heads: usize,
+        limit: f32,
     ) -> Result<()> {
-        let Some(at) = values
-            .iter()
-            .position(|x| x.is_nan() || x.abs() > T::LARGEST)
-        else {
+        let Some(at) = values.iter().position(|x| x.is_nan() || x.abs() > limit) else {
             return Ok(());
         };
-        let CacheShape {
-            kv_heads, head_dim, ..
-        } = self.shape;
+        let head_dim = self.shape.head_dim;
         let (mut row, head, channel) = (
-            at / (kv_heads * head_dim),
-            at / head_dim % kv_heads,
+            at / (heads * head_dim),
+            at / head_dim % heads,
             at % head_dim,
         );
         let mut sequence = SequenceId(0);
@@ -239,13 +254,14 @@ impl<T: Stored> PlainStore<T> {
             row -= span.tokens;
         }
         Err(Error::Value {
+            operation,
             argument,
             layer,
             sequence,
             row,
             head,
             channel,
-            limit: T::LARGEST,
+            limit,
             found: values[at],
         })
     }
@@ -258,18 +274,24 @@ impl<T: Stored> PlainStore<T> {
 
 impl<T: Stored> KvStore for PlainStore<T> {
     fn sequence(&mut self) -> Result<SequenceId> {
+        let mut layers = Vec::new();
+        layers
+            .try_reserve_exact(self.shape.layers)
+            .map_err(|_| Error::Memory {
+                operation: "sequence",
+                part: "layers".into(),
+                expected: self.shape.layers,
+            })?;
+        layers.resize(
+            self.shape.layers,
+            Layer {
+                tokens: 0,
+                pages: Vec::new(),
+            },
+        );
         let id = SequenceId(self.next);
         self.next += 1;
-        self.sequences.insert(
-            id,
-            vec![
-                Layer {
-                    tokens: 0,
-                    pages: Vec::new()
-                };
-                self.shape.layers
-            ],
-        );
+        self.sequences.insert(id, layers);
         Ok(id)
     }
 
@@ -282,8 +304,9 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let (k, v) = (k.contiguous()?, v.contiguous()?);
         let k = values(OP, "k", &k, [rows, kv_heads, head_dim])?;
         let v = values(OP, "v", &v, [rows, kv_heads, head_dim])?;
-        self.check_values(layer, spans, "k", k)?;
-        self.check_values(layer, spans, "v", v)?;
+        for (argument, values) in [("k", k), ("v", v)] {
+            self.check_values((OP, argument), layer, spans, values, kv_heads, T::LARGEST)?;
+        }
 
         let (k, v) = (T::narrow(k), T::narrow(v));
         let row_len = kv_heads * head_dim;
@@ -335,6 +358,10 @@ impl<T: Stored> KvStore for PlainStore<T> {
         };
         let q = q.contiguous()?;
         let q = values(OP, "q", &q, [rows, query_heads, head_dim])?;
+        self.check_values((OP, "q"), layer, spans, q, query_heads, f32::MAX)?;
+        if !scale.is_finite() {
+            return Err(Error::argument(OP, "scale", "a finite number", scale));
+        }
         if let Visible::Tree(parents) = visible
             && parents.len() != rows
         {

@@ -65,6 +65,14 @@ impl Config {
                 format!("{scaling:?}"),
             ));
         }
+        // The older key of the same scaling.
+        let key = "llama.rope.scale_linear";
+        if gguf.metadata(key).is_some() {
+            let scale = gguf.f32(key)?;
+            if scale != 1.0 {
+                return Err(bad_key(gguf, key, "1", scale));
+            }
+        }
         let width = size(gguf, "llama.embedding_length")?;
         let query_heads = size(gguf, "llama.attention.head_count")?;
         let kv_heads = size_or(gguf, "llama.attention.head_count_kv", query_heads)?;
@@ -170,8 +178,7 @@ impl Config {
 /// A loaded model. A clone shares the weights.
 #[derive(Clone)]
 pub struct Decoder {
-    /// Sizes and constants. Sizes that contradict the weights give errors, not other models.
-    pub config: Config,
+    config: Config,
     model: Arc<Model>,
     project: Arc<dyn Project>,
     mlp: Arc<dyn Mlp>,
@@ -261,6 +268,17 @@ impl Decoder {
             project: Arc::new(Dense),
             mlp: Arc::new(Dense),
         })
+    }
+
+    /// Sizes and constants, as the file gives them.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The same weights with another [`Config::pairing`], for files whose query and key rows are not permuted.
+    pub fn with_pairing(mut self, pairing: Pairing) -> Self {
+        self.config.pairing = pairing;
+        self
     }
 
     /// The same weights with another [`Project`].

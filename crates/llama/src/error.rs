@@ -79,12 +79,14 @@ pub enum Error {
         /// Its value.
         found: String,
     },
-    /// A key or a value that a cache can't hold.
+    /// A key or a value that a cache can't hold, or a query that it can't attend with.
     #[error(
-        "append: {argument} of layer {layer}, {sequence:?}, row {row}, head {head}, channel {channel}: expected a magnitude of at most {limit}, found {found}"
+        "{operation}: {argument} of layer {layer}, {sequence:?}, row {row}, head {head}, channel {channel}: expected a magnitude of at most {limit}, found {found}"
     )]
     Value {
-        /// `k` or `v`.
+        /// `append` or `attend`.
+        operation: &'static str,
+        /// `k`, `v` or `q`.
         argument: &'static str,
         /// Layer, from 0.
         layer: usize,
@@ -92,14 +94,24 @@ pub enum Error {
         sequence: SequenceId,
         /// Row within the sequence's span.
         row: usize,
-        /// Key and value head.
+        /// Key and value head, or query head.
         head: usize,
         /// Channel of the head.
         channel: usize,
-        /// The largest magnitude that can be stored.
+        /// The largest magnitude that can be stored, or computed with.
         limit: f32,
         /// The value.
         found: f32,
+    },
+    /// The system has not the memory for an array whose length a file gives.
+    #[error("{operation}: {part}: expected memory for {expected} numbers, found too little")]
+    Memory {
+        /// The function that was called.
+        operation: &'static str,
+        /// The tensor's name, or what else the array holds.
+        part: String,
+        /// Numbers of the array.
+        expected: usize,
     },
     /// A sequence would grow beyond what the model was trained for.
     #[error("forward: {sequence:?}: expected at most {context} positions, found {needed}")]

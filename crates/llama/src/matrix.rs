@@ -132,7 +132,8 @@ impl Matrix {
                 Ok(weights.gather(&Tensor::from_vec(indices.to_vec(), &[indices.len()])?)?)
             }
             Values::Blocks(view) => {
-                let mut out = vec![0.0; indices.len() * self.cols];
+                let len = indices.len().saturating_mul(self.cols);
+                let mut out = block::zeros("Matrix::gather", &self.name, len)?;
                 for (out, &index) in out.chunks_exact_mut(self.cols).zip(indices) {
                     let start = index as usize * view.info().row_bytes();
                     let bytes = &view.bytes()[start..start + view.info().row_bytes()];
@@ -151,7 +152,7 @@ impl Matrix {
         match &self.values {
             Values::Dense(weights) => Ok(weights.clone()),
             Values::Blocks(view) => {
-                let mut out = vec![0.0; self.rows * self.cols];
+                let mut out = block::zeros("Matrix::widen", &self.name, self.rows * self.cols)?;
                 self.dequantize(view, 0, &mut out)?;
                 Ok(Tensor::from_vec(out, &[self.rows, self.cols])?)
             }
@@ -188,8 +189,8 @@ impl Matrix {
 
     /// Products with one dequantised panel of output channels after the other, `[n, rows]`.
     fn many(&self, view: &TensorView, x: &[f32], n: usize) -> Result<Vec<f32>> {
-        let height = (PANEL / self.cols / KERNEL * KERNEL).max(KERNEL);
-        let mut panel = vec![0.0; height.min(self.rows) * self.cols];
+        let height = panel_height(self.rows, self.cols);
+        let mut panel = block::zeros("Matrix::product", &self.name, height * self.cols)?;
         let mut out = vec![0.0; n * self.rows];
         for first in (0..self.rows).step_by(height) {
             let height = height.min(self.rows - first);
@@ -198,5 +199,44 @@ impl Matrix {
             product::rows_by_rows(x, n, panel, height, self.cols, &mut out[first..], self.rows);
         }
         Ok(out)
+    }
+}
+
+/// Rows of a dequantised panel, at most those of the matrix. A matrix of more than [`KERNEL`] rows is cut into two panels or
+/// more, so that no product holds all its weights as f32; one of fewer rows may be a single panel.
+fn panel_height(rows: usize, cols: usize) -> usize {
+    let cached = PANEL / cols / KERNEL * KERNEL;
+    let half = rows.div_ceil(2).next_multiple_of(KERNEL);
+    cached.min(half).max(KERNEL).min(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KERNEL, PANEL, panel_height};
+
+    #[test]
+    fn no_panel_is_a_whole_matrix_of_more_rows_than_the_kernel_is_wide() {
+        for cols in [1, 32, 576, 1536, 4096, PANEL - 1, PANEL, 2 * PANEL] {
+            for rows in (1..1100).chain([1536, 4096, 49_152, 1 << 20]) {
+                let height = panel_height(rows, cols);
+                assert!((1..=rows).contains(&height), "{rows}x{cols}: {height}");
+                assert!(
+                    rows <= KERNEL || height < rows,
+                    "{rows}x{cols}: all {height} rows at once"
+                );
+                assert!(
+                    rows <= KERNEL || height.is_multiple_of(KERNEL),
+                    "{rows}x{cols}: {height}"
+                );
+                assert!(
+                    height <= KERNEL || height * cols <= PANEL,
+                    "{rows}x{cols}: {height}"
+                );
+            }
+        }
+        // The key projection of a small model is cut; the panels of large matrices fill the cache as they did.
+        assert_eq!(panel_height(192, 576), 128);
+        assert_eq!(panel_height(1536, 576), 448);
+        assert_eq!(panel_height(49_152, 576), 448);
     }
 }

@@ -130,7 +130,8 @@ fn uniform(seed: u64, draw: u64) -> f64 {
 /// Appends `prompt` to a sequence and continues it by at most `max_new` tokens, which are returned. Each is handed to
 /// `on_token` as soon as it is chosen; the text ends there if that breaks, and before the model's end-of-text token.
 ///
-/// The newest token is chosen but not appended: to go on, make it the first of the next prompt.
+/// The newest token is chosen but not appended: to go on, make it the first of the next prompt. The draw of a token is numbered
+/// with its position in the sequence, so a text that is continued so is the text that one call would have written.
 ///
 /// # Errors
 /// An empty prompt, or as [`Decoder::forward`] and [`Sampler::choose`].
@@ -150,8 +151,9 @@ pub fn generate(
     }
     let mut logits = decoder.logits(&hidden)?;
     loop {
-        let token = sampler.choose(logits.as_slice::<f32>()?, tokens.len() as u64)?;
-        if decoder.config.eos == Some(token) {
+        let draw = store.len(sequence)? as u64;
+        let token = sampler.choose(logits.as_slice::<f32>()?, draw)?;
+        if decoder.config().eos == Some(token) {
             return Ok(tokens);
         }
         tokens.push(token);

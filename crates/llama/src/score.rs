@@ -91,8 +91,10 @@ pub fn perplexity(
         let scores = score(decoder, store, sequence, chunk, context, &mut |done| {
             progress(i * context + done)
         });
-        store.free(sequence)?;
+        // Where both fail, the first error is the cause.
+        let freed = store.free(sequence);
         let scores = scores?;
+        freed?;
         chunks.push(-scores.iter().map(|&x| f64::from(x)).sum::<f64>() / scores.len() as f64);
     }
     Ok(Perplexity { chunks })

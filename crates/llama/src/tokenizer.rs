@@ -306,6 +306,8 @@ fn kinds(gguf: &Gguf, tokens: &Strings) -> Result<Vec<Kind>> {
         6 => match token
             .strip_prefix("<0x")
             .and_then(|rest| rest.strip_suffix('>'))
+            // The parser alone would take a sign or a single digit.
+            .filter(|hex| hex.len() == 2 && hex.bytes().all(|digit| digit.is_ascii_hexdigit()))
             .map(|hex| u8::from_str_radix(hex, 16))
         {
             Some(Ok(byte)) => Ok(Kind::Byte(byte)),

@@ -542,6 +542,95 @@ fn a_value_that_does_not_fit_is_named_and_leaves_the_store_as_it_was() {
 }
 
 #[test]
+fn a_query_or_a_scale_that_is_not_finite_is_an_error() {
+    let mut store = PlainStore::<f16>::new(SHAPE).unwrap();
+    let [first, second] = [(); 2].map(|()| store.sequence().unwrap());
+    append(&mut store, SHAPE, &[(first, &[0, 1]), (second, &[2, 3, 4])]);
+    let spans = [(first, 2), (second, 3)].map(|(sequence, tokens)| Span { sequence, tokens });
+    // Four query heads on two key heads: the error counts query heads.
+    let row_len = 4 * SHAPE.head_dim;
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut q = noise(0, 5 * row_len);
+        q[4 * row_len + 3 * SHAPE.head_dim + 7] = bad;
+        let error = store
+            .attend(1, &spans, &tensor(&q, 4, 16), 0.25, Visible::Causal)
+            .unwrap_err();
+        match error {
+            Error::Value {
+                operation: "attend",
+                argument: "q",
+                layer: 1,
+                sequence,
+                row: 2,
+                head: 3,
+                channel: 7,
+                found,
+                ..
+            } => assert_eq!((sequence, found.to_bits()), (second, bad.to_bits())),
+            other => panic!("{bad}: {other}"),
+        }
+        let q = tensor(&noise(0, 5 * row_len), 4, 16);
+        let error = store.attend(1, &spans, &q, bad, Visible::Causal);
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("attend: scale: expected a finite number, found {bad}")
+        );
+        assert!(store.attend(1, &spans, &q, 0.25, Visible::Causal).is_ok());
+    }
+    // A query is not stored, so it may be larger than what f16 holds.
+    let large = tensor(&vec![1e6; 5 * row_len], 4, 16);
+    assert!(
+        store
+            .attend(1, &spans, &large, 0.25, Visible::Causal)
+            .is_ok()
+    );
+}
+
+#[test]
+fn shapes_beyond_any_memory_are_errors() {
+    let most = usize::MAX;
+    for [layers, kv_heads, head_dim] in [
+        [most, 1, 1],
+        [1, most, 1],
+        [1, 1, most],
+        [most, most, most],
+        [1, 1 << 32, 1 << 32],
+        [1 << 20, 1 << 20, 1 << 20],
+        [1, 1, isize::MAX as usize / 128],
+    ] {
+        let shape = CacheShape {
+            layers,
+            kv_heads,
+            head_dim,
+        };
+        for error in [
+            PlainStore::<f32>::new(shape).err(),
+            PlainStore::<f16>::new(shape).err(),
+        ] {
+            assert!(
+                matches!(
+                    error,
+                    Some(Error::Argument {
+                        operation: "PlainStore::new",
+                        argument: "shape",
+                        ..
+                    })
+                ),
+                "{shape:?}: {error:?}"
+            );
+        }
+    }
+    // Below that bound the sequence itself finds that there is no room.
+    let shape = CacheShape {
+        layers: 1 << 50,
+        kv_heads: 1,
+        head_dim: 1,
+    };
+    let mut store = PlainStore::<f32>::new(shape).unwrap();
+    assert!(matches!(store.sequence(), Err(Error::Memory { .. })));
+}
+
+#[test]
 fn bad_arguments_are_errors() {
     let zero = CacheShape {
         kv_heads: 0,

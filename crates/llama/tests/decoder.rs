@@ -31,12 +31,12 @@ fn decoder() -> Decoder {
 }
 
 fn store(decoder: &Decoder) -> PlainStore<f32> {
-    PlainStore::new(decoder.config.cache_shape()).unwrap()
+    PlainStore::new(decoder.config().cache_shape()).unwrap()
 }
 
 fn text(decoder: &Decoder, len: usize, seed: usize) -> Vec<u32> {
     (0..len)
-        .map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % decoder.config.vocab) as u32)
+        .map(|i| ((i * 7919 + seed * 104_729 + i * i * 31) % decoder.config().vocab) as u32)
         .collect()
 }
 
@@ -97,7 +97,7 @@ fn chunks_of_any_size_give_the_hidden_rows_of_one_token_at_a_time() {
 #[test]
 fn a_ragged_batch_gives_each_sequence_what_it_gets_alone() {
     let decoder = decoder();
-    let width = decoder.config.width;
+    let width = decoder.config().width;
     let texts: Vec<Vec<u32>> = [1, 40, 0, 9]
         .iter()
         .enumerate()
@@ -148,7 +148,7 @@ fn a_ragged_batch_gives_each_sequence_what_it_gets_alone() {
 #[test]
 fn each_path_of_a_tree_gets_the_hidden_rows_of_a_sequence_of_its_own() {
     let decoder = decoder();
-    let width = decoder.config.width;
+    let width = decoder.config().width;
     let prefix = text(&decoder, 37, 0);
     let tree = text(&decoder, 6, 5);
     let parents = [None, Some(0), Some(0), Some(1), None, Some(4)];
@@ -198,7 +198,7 @@ fn forks_and_truncated_sequences_go_on_as_if_nothing_else_had_come() {
     append(&decoder, &mut store, fork, &other, 16);
     assert_eq!(store.truncate(fork, 20).unwrap(), Truncated::Exact);
     let expected = hidden(&decoder, &tokens, 1);
-    let width = decoder.config.width;
+    let width = decoder.config().width;
     let rest = append(&decoder, &mut store, sequence, &tokens[40..], 1);
     assert_close(&rest, &expected[40 * width..], CLOSE, "the original");
     let rest = append(&decoder, &mut store, fork, &tokens[20..], 1);
@@ -215,7 +215,7 @@ fn weights_left_in_their_blocks_give_the_logits_of_widened_ones() {
             // Chunks on both sides of the limit between dot products and dequantised panels.
             [1, 3, 25].map(|chunk| {
                 let rows = hidden(&decoder, &text(&decoder, 25, 3), chunk);
-                let rows = Tensor::from_vec(rows, &[25, decoder.config.width]).unwrap();
+                let rows = Tensor::from_vec(rows, &[25, decoder.config().width]).unwrap();
                 decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap()
             })
         });
@@ -229,7 +229,7 @@ fn weights_left_in_their_blocks_give_the_logits_of_widened_ones() {
 fn an_f16_cache_changes_hidden_rows_by_its_rounding_only() {
     let decoder = decoder();
     let tokens = text(&decoder, 60, 1);
-    let mut half = PlainStore::<f16>::new(decoder.config.cache_shape()).unwrap();
+    let mut half = PlainStore::<f16>::new(decoder.config().cache_shape()).unwrap();
     let sequence = half.sequence().unwrap();
     let rows = append(&decoder, &mut half, sequence, &tokens, 16);
     let exact = hidden(&decoder, &tokens, 16);
@@ -251,13 +251,13 @@ fn store_bytes(decoder: &Decoder, tokens: &[u32]) -> usize {
 
 #[test]
 fn the_other_pairing_is_another_model() {
-    let mut decoder = decoder();
+    let decoder = decoder();
     let tokens = text(&decoder, 20, 1);
     let interleaved = hidden(&decoder, &tokens, 20);
-    assert_eq!(decoder.config.pairing, Pairing::Interleaved);
-    decoder.config.pairing = Pairing::HalfSplit;
+    assert_eq!(decoder.config().pairing, Pairing::Interleaved);
+    let decoder = decoder.with_pairing(Pairing::HalfSplit);
     let half_split = hidden(&decoder, &tokens, 20);
-    let width = decoder.config.width;
+    let width = decoder.config().width;
     assert_close(
         &half_split[..width],
         &interleaved[..width],
@@ -295,7 +295,7 @@ impl Project for LowRank {
 fn a_project_put_in_place_of_the_default_computes_every_linear_of_the_blocks() {
     let decoder = decoder();
     let tokens = text(&decoder, 12, 1);
-    let config = decoder.config.clone();
+    let config = decoder.config().clone();
     let query = config.query_heads * config.head_dim;
     let a: Vec<f32> = (0..config.width).map(|i| (i as f32).sin()).collect();
     let b: Vec<f32> = (0..query).map(|i| (i as f32).cos()).collect();
@@ -388,7 +388,7 @@ fn a_failed_step_leaves_the_sequences_as_they_were() {
         sequence,
         tokens: 2,
     };
-    for layer in 0..decoder.config.layers {
+    for layer in 0..decoder.config().layers {
         let failing = decoder.clone().with_project(Short(layer));
         let error = failing
             .forward(&mut store, &[span], &tokens[..2], Visible::Causal)
@@ -409,7 +409,7 @@ fn a_failed_step_leaves_the_sequences_as_they_were() {
     let expected = hidden(&decoder, &tokens, 20);
     assert_close(
         &rest,
-        &expected[10 * decoder.config.width..],
+        &expected[10 * decoder.config().width..],
         CLOSE,
         "after the failures",
     );
@@ -418,7 +418,7 @@ fn a_failed_step_leaves_the_sequences_as_they_were() {
 #[test]
 fn wrong_arguments_of_forward_are_errors() {
     let decoder = decoder();
-    let (vocab, context) = (decoder.config.vocab as u32, decoder.config.context);
+    let (vocab, context) = (decoder.config().vocab as u32, decoder.config().context);
     let mut store = store(&decoder);
     let sequence = store.sequence().unwrap();
     let span = |tokens| Span { sequence, tokens };
@@ -494,7 +494,7 @@ fn prefill_reports_progress_and_returns_the_last_row() {
         .unwrap();
     assert_eq!(done, [10, 20, 23]);
     let rows = hidden(&decoder, &tokens, 1);
-    let width = decoder.config.width;
+    let width = decoder.config().width;
     assert_close(
         last.as_slice().unwrap(),
         &rows[22 * width..],
@@ -508,10 +508,10 @@ fn scores_are_the_log_softmax_of_the_logits_before_each_token() {
     let decoder = decoder();
     let tokens = text(&decoder, 150, 1);
     let rows =
-        Tensor::from_vec(hidden(&decoder, &tokens, 1), &[150, decoder.config.width]).unwrap();
+        Tensor::from_vec(hidden(&decoder, &tokens, 1), &[150, decoder.config().width]).unwrap();
     let logits = decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap();
     let expected: Vec<f64> = logits
-        .chunks_exact(decoder.config.vocab)
+        .chunks_exact(decoder.config().vocab)
         .zip(&tokens[1..])
         .map(|(row, &next)| {
             let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
@@ -599,7 +599,7 @@ fn generated_texts_repeat_with_their_seed_and_only_with_it() {
     );
     let whole = [&prompt[..], &greedy].concat();
     let rows = hidden(&decoder, &whole, whole.len());
-    let rows = Tensor::from_vec(rows, &[whole.len(), decoder.config.width]).unwrap();
+    let rows = Tensor::from_vec(rows, &[whole.len(), decoder.config().width]).unwrap();
     let logits = decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap();
     let largest = |row: &[f32]| {
         (0..row.len())
@@ -607,15 +607,122 @@ fn generated_texts_repeat_with_their_seed_and_only_with_it() {
             .unwrap() as u32
     };
     let best: Vec<u32> = logits
-        .chunks_exact(decoder.config.vocab)
+        .chunks_exact(decoder.config().vocab)
         .map(largest)
         .collect();
     assert_eq!(greedy, best[prompt.len() - 1..whole.len() - 1]);
 }
 
 #[test]
+fn a_continued_text_is_the_text_of_one_call() {
+    let decoder = parts().set("tokenizer.ggml.eos_token_id", None).decoder();
+    let prompt = text(&decoder, 5, 1);
+    let sampler = Sampler::new(1.5, None, None, 3).unwrap();
+    let mut store = store(&decoder);
+    let [once, twice] = [(); 2].map(|()| store.sequence().unwrap());
+    let mut write = |sequence, prompt: &[u32], max_new| {
+        generate(
+            &decoder,
+            &mut store,
+            sequence,
+            prompt,
+            max_new,
+            &sampler,
+            &mut |_| ControlFlow::Continue(()),
+        )
+        .unwrap()
+    };
+    let whole = write(once, &prompt, 20);
+    let first = write(twice, &prompt, 10);
+    let second = write(twice, &first[9..], 10);
+    assert_eq!(whole, [first, second].concat());
+    assert_eq!(whole.len(), 20);
+}
+
+/// A store that fails both while a text is scored and when the sequence is given back.
+struct Failing(PlainStore<f32>);
+
+impl KvStore for Failing {
+    fn sequence(&mut self) -> Result<SequenceId> {
+        self.0.sequence()
+    }
+
+    fn append(&mut self, layer: usize, spans: &[Span], k: &Tensor, v: &Tensor) -> Result<()> {
+        self.0.append(layer, spans, k, v)
+    }
+
+    fn attend(
+        &mut self,
+        _: usize,
+        _: &[Span],
+        _: &Tensor,
+        _: f32,
+        _: Visible<'_>,
+    ) -> Result<Tensor> {
+        Err(failure("attend"))
+    }
+
+    fn len(&self, sequence: SequenceId) -> Result<usize> {
+        self.0.len(sequence)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+
+    fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId> {
+        self.0.fork(sequence)
+    }
+
+    fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<Truncated> {
+        self.0.truncate(sequence, len)
+    }
+
+    fn retain(&mut self, sequence: SequenceId, from: usize, rows: &[usize]) -> Result<()> {
+        self.0.retain(sequence, from, rows)
+    }
+
+    fn hold(&mut self, sequence: SequenceId) -> Result<()> {
+        self.0.hold(sequence)
+    }
+
+    fn commit(&mut self, sequence: SequenceId) -> Result<()> {
+        self.0.commit(sequence)
+    }
+
+    fn free(&mut self, _: SequenceId) -> Result<()> {
+        Err(failure("free"))
+    }
+}
+
+fn failure(operation: &'static str) -> Error {
+    Error::Store {
+        operation,
+        source: "the store is gone".into(),
+    }
+}
+
+#[test]
+fn a_sequence_that_is_not_freed_does_not_hide_why_scoring_failed() {
+    let decoder = decoder();
+    let mut store = Failing(store(&decoder));
+    let error = perplexity(&decoder, &mut store, &[1; 20], 10, &mut |_| ()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Store {
+                operation: "attend",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
 fn generation_stops_before_the_end_token_and_when_it_is_told_to() {
-    let mut decoder = decoder();
+    const EOS: &str = "tokenizer.ggml.eos_token_id";
+    let decoder = parts().set(EOS, None).decoder();
     let prompt = text(&decoder, 5, 1);
     let write = |decoder: &Decoder, on_token: &mut dyn FnMut(u32) -> ControlFlow<()>| {
         let mut store = store(decoder);
@@ -632,12 +739,11 @@ fn generation_stops_before_the_end_token_and_when_it_is_told_to() {
         .unwrap();
         (tokens, store.len(sequence).unwrap())
     };
-    decoder.config.eos = None;
     let (free, _) = write(&decoder, &mut |_| ControlFlow::Continue(()));
     assert_eq!(free.len(), 8);
     let (told, len) = write(&decoder, &mut |_| ControlFlow::Break(()));
     assert_eq!((told.as_slice(), len), (&free[..1], prompt.len()));
-    decoder.config.eos = Some(free[0]);
+    let decoder = parts().set(EOS, Some(free[0].into())).decoder();
     assert!(
         write(&decoder, &mut |_| ControlFlow::Continue(()))
             .0
@@ -703,8 +809,8 @@ impl Parts {
 
 #[test]
 fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
-    let width = decoder().config.width as u32;
-    let bad: [(&str, Option<Value>); 20] = [
+    let width = decoder().config().width as u32;
+    let bad: [(&str, Option<Value>); 23] = [
         ("general.architecture", Some("gpt2".into())),
         ("general.architecture", None),
         ("llama.block_count", Some(0u32.into())),
@@ -732,6 +838,9 @@ fn metadata_that_no_such_model_can_have_are_named_in_the_error() {
         ("tokenizer.ggml.eos_token_id", Some(100_000u32.into())),
         // Scaled rotary embeddings would be another model.
         ("llama.rope.scaling.type", Some("linear".into())),
+        ("llama.rope.scale_linear", Some(0.5f32.into())),
+        ("llama.rope.scale_linear", Some(f32::NAN.into())),
+        ("llama.rope.scale_linear", Some(1u32.into())),
     ];
     for (key, value) in bad {
         match Decoder::load(&parts().set(key, value.clone()).gguf(), Weights::F32).err() {
@@ -747,13 +856,16 @@ fn metadata_that_the_file_leaves_out_have_their_defaults() {
         .set("llama.rope.freq_base", None)
         .set("tokenizer.ggml.eos_token_id", None)
         .decoder()
-        .config;
+        .config()
+        .clone();
     assert_eq!((config.rope_base, config.eos), (10_000.0, None));
     let same = parts()
         .set("llama.rope.scaling.type", Some("none".into()))
+        .set("llama.rope.scale_linear", Some(1.0f32.into()))
         .decoder()
-        .config;
-    assert_eq!(same, decoder().config);
+        .config()
+        .clone();
+    assert_eq!(same, *decoder().config());
 }
 
 #[test]
@@ -814,11 +926,11 @@ fn an_output_matrix_of_its_own_replaces_the_embedding() {
         .collect();
     untied.tensors.push((
         "output.weight".into(),
-        vec![base.config.vocab, base.config.width],
+        vec![base.config().vocab, base.config().width],
         output,
     ));
     let untied = untied.decoder();
-    let rows = Tensor::from_vec(hidden(&base, &[1, 2, 3], 3), &[3, base.config.width]).unwrap();
+    let rows = Tensor::from_vec(hidden(&base, &[1, 2, 3], 3), &[3, base.config().width]).unwrap();
     let twice = base
         .logits(&rows)
         .unwrap()

@@ -175,6 +175,29 @@ fn writing_replaces_a_file_whole_and_leaves_nothing_beside_it() {
 }
 
 #[test]
+fn writes_at_once_to_one_path_all_succeed_and_remove_no_file_but_their_own() {
+    let folder = Folder::new("at_once");
+    let path = folder.0.join("small.gguf");
+    // What an ended process of the same number may have left.
+    let left: Vec<_> = (0..40)
+        .map(|write| format!(".small.gguf.{}.{write}.partial", std::process::id()))
+        .map(|name| folder.0.join(name))
+        .collect();
+    left.iter()
+        .for_each(|path| fs::write(path, "left").unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..4).for_each(|_| small().write(&path).unwrap()));
+        }
+    });
+    assert_eq!(fs::read(&path).unwrap(), small().to_bytes().unwrap());
+    for path in &left {
+        assert_eq!(fs::read_to_string(path).unwrap(), "left");
+    }
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), left.len() + 1);
+}
+
+#[test]
 fn a_failed_write_leaves_the_older_file_and_nothing_beside_it() {
     let folder = Folder::new("failed");
     let path = folder.0.join("small.gguf");

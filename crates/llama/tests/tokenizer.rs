@@ -386,6 +386,17 @@ fn token_types_out_of_range_are_errors() {
         "<0xNN> for a token of type 6",
         "\"a\"",
     );
+    for token in [
+        "<0x>", "<0x1>", "<0x+1>", "<0x-1>", "<0x041>", "<0x 1>", "<0xg1>", "<0xé>",
+    ] {
+        let typed = bytes_and_merges(&[token], &[]).metadata("tokenizer.ggml.token_type", vec![6]);
+        refused(
+            &typed,
+            "tokenizer.ggml.token_type",
+            "<0xNN> for a token of type 6",
+            &format!("{token:?}"),
+        );
+    }
 }
 
 #[test]

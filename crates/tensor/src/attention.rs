@@ -29,12 +29,16 @@ pub struct Partial {
 
 impl Partial {
     /// The state before any tile.
+    ///
+    /// # Panics
+    /// If memory cannot hold `rows · head_dim` numbers.
     pub fn new(rows: usize, head_dim: usize) -> Self {
         Self {
             head_dim,
             max: vec![f32::NEG_INFINITY; rows],
             sum: vec![0.0; rows],
-            out: vec![0.0; rows * head_dim],
+            // A product beyond usize is beyond memory too, and `vec!` says so.
+            out: vec![0.0; rows.saturating_mul(head_dim)],
         }
     }
 
@@ -77,7 +81,9 @@ impl Partial {
 
     /// Divides by the sum of the weights. A row that saw no token becomes zero.
     pub fn finish(&mut self) {
-        for (row, &sum) in self.out.chunks_exact_mut(self.head_dim).zip(&self.sum) {
+        // Rows without channels have nothing to divide; a chunk has at least one element all the same.
+        let rows = self.out.chunks_exact_mut(self.head_dim.max(1));
+        for (row, &sum) in rows.zip(&self.sum) {
             let factor = if sum > 0.0 || sum.is_nan() {
                 1.0 / sum
             } else {
@@ -108,11 +114,11 @@ pub fn scores(
         "width {width} is a multiple of {LANES}"
     );
     assert!(
-        q.len() >= rows * head_dim && keys.len() >= head_dim * width,
+        holds(q, rows, head_dim) && holds(keys, head_dim, width),
         "q and keys fill their shapes"
     );
     assert!(
-        bias.len() >= rows && out.len() >= rows * width,
+        bias.len() >= rows && holds(out, rows, width),
         "bias and out fill their shapes"
     );
     simd::scores(q, rows, head_dim, keys, width, bias, out);
@@ -162,21 +168,14 @@ pub fn accumulate(
         head_dim.is_multiple_of(LANES),
         "head_dim {head_dim} is a multiple of {LANES}"
     );
-    assert!(
-        tokens <= width && weights.len() + width >= rows * width + tokens,
-        "weights fill their shape up to the last token"
-    );
-    assert!(
-        values.len() >= tokens * head_dim && out.len() >= rows * head_dim,
-        "values and out fill their shapes"
-    );
+    check_accumulate(weights, rows, width, values, tokens, head_dim, out);
     simd::accumulate(weights, rows, width, values, tokens, head_dim, out);
 }
 
 /// [`accumulate`] for a `head_dim` that is no multiple of [`LANES`] (tiny test models), without vectors.
 ///
 /// # Panics
-/// As [`accumulate`].
+/// If a slice is shorter than its shape or `tokens` exceeds `width`.
 pub fn accumulate_any(
     weights: &[f32],
     rows: usize,
@@ -189,6 +188,7 @@ pub fn accumulate_any(
     if head_dim.is_multiple_of(LANES) {
         return accumulate(weights, rows, width, values, tokens, head_dim, out);
     }
+    check_accumulate(weights, rows, width, values, tokens, head_dim, out);
     for r in 0..rows {
         for (&weight, value) in weights[r * width..r * width + tokens]
             .iter()
@@ -199,6 +199,37 @@ pub fn accumulate_any(
             }
         }
     }
+}
+
+/// What the safety of [`accumulate`] rests on.
+fn check_accumulate(
+    weights: &[f32],
+    rows: usize,
+    width: usize,
+    values: &[f32],
+    tokens: usize,
+    head_dim: usize,
+    out: &[f32],
+) {
+    let needed = match rows.checked_sub(1) {
+        Some(before) => before
+            .checked_mul(width)
+            .and_then(|n| n.checked_add(tokens)),
+        None => Some(0),
+    };
+    assert!(
+        tokens <= width && needed.is_some_and(|n| weights.len() >= n),
+        "weights fill their shape up to the last token"
+    );
+    assert!(
+        holds(values, tokens, head_dim) && holds(out, rows, head_dim),
+        "values and out fill their shapes"
+    );
+}
+
+/// Whether a slice has room for `[rows, cols]`; a product that overflows fits nowhere.
+fn holds(x: &[f32], rows: usize, cols: usize) -> bool {
+    rows.checked_mul(cols).is_some_and(|n| x.len() >= n)
 }
 
 /// `e^x` as the vector kernels compute it, relative error below 2 ulp; 0 below -87.3.
@@ -1003,5 +1034,72 @@ mod tests {
         partial.merge(&nothing);
         partial.finish();
         assert!(partial.out().iter().all(|&x| x == 0.0));
+    }
+
+    /// Sixteen times this is 2^64, which is 0 to arithmetic that wraps.
+    const WRAPS: usize = 1 << 60;
+
+    #[test]
+    #[should_panic(expected = "q and keys fill their shapes")]
+    fn scores_refuse_a_shape_whose_size_wraps() {
+        scores(&[], 16, WRAPS, &[], 16, &[0.0; 16], &mut [0.0; 256]);
+    }
+
+    #[test]
+    #[should_panic(expected = "bias and out fill their shapes")]
+    fn scores_refuse_an_out_whose_size_wraps() {
+        scores(&[], WRAPS, 0, &[], 16, &[0.0; 16], &mut []);
+    }
+
+    #[test]
+    #[should_panic(expected = "values and out fill their shapes")]
+    fn accumulate_refuses_a_shape_whose_size_wraps() {
+        accumulate(&[0.0; 256], 16, 16, &[], 16, WRAPS, &mut []);
+    }
+
+    #[test]
+    #[should_panic(expected = "weights fill their shape")]
+    fn accumulate_refuses_weights_whose_size_wraps() {
+        accumulate(&[], 17, WRAPS, &[], 0, 0, &mut []);
+    }
+
+    #[test]
+    #[should_panic(expected = "weights fill their shape")]
+    fn accumulate_wants_the_last_row_up_to_the_last_token() {
+        accumulate(&[0.0; 18], 2, 16, &[0.0; 48], 3, 16, &mut [0.0; 32]);
+    }
+
+    #[test]
+    fn accumulate_wants_no_more_of_the_last_row() {
+        let mut out = [0.0; 32];
+        accumulate(&[1.0; 19], 2, 16, &[1.0; 48], 3, 16, &mut out);
+        assert_eq!(out, [3.0; 32]);
+        accumulate(&[], 0, 16, &[1.0; 48], 3, 16, &mut out);
+        assert_eq!(out, [3.0; 32]);
+    }
+
+    #[test]
+    #[should_panic(expected = "values and out fill their shapes")]
+    fn accumulate_any_refuses_short_values() {
+        accumulate_any(&[0.0; 16], 1, 16, &[0.0; 23], 3, 8, &mut [0.0; 8]);
+    }
+
+    #[test]
+    fn rows_without_channels_are_folded_and_finished() {
+        let mut partial = Partial::new(2, 0);
+        let mut s = vec![1.0; 16];
+        scores(&[], 1, 0, &[], 16, &[0.5], &mut s);
+        assert_eq!(s, [0.5; 16]);
+        weigh(&mut partial, 0, &mut s, 5);
+        accumulate_any(&s, 1, 16, &[], 5, 0, partial.out());
+        partial.merge(&Partial::new(2, 0));
+        partial.finish();
+        assert_eq!((partial.rows(), partial.out().len()), (2, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "capacity overflow")]
+    fn a_partial_beyond_memory_is_refused() {
+        Partial::new(16, WRAPS);
     }
 }

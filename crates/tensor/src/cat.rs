@@ -10,7 +10,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Argument`] for no tensors or a dimension that isn't there, [`Error::Shape`] and [`Error::DType`] where one does not
-    /// fit the first, [`Error::Device`] off the CPU.
+    /// fit the first, [`Error::Device`] off the CPU, [`Error::Memory`].
     pub fn cat(tensors: &[&Self], dim: usize) -> Result<Self> {
         let Some((&first, rest)) = tensors.split_first() else {
             return Err(Error::argument(

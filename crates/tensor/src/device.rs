@@ -111,10 +111,11 @@ pub trait Driver: Send + Sync + Debug {
 
     /// Starts a kernel: `grid` blocks of `block` threads, `shared` bytes of dynamic shared memory a block.
     ///
-    /// Call it through [`Kernel::launch`], which checks the arguments against the declaration first.
+    /// The driver loads [`Kernel::ptx`] when it first meets it and looks up [`Kernel::entry`] in it. Call it through
+    /// [`Kernel::launch`], which checks the arguments against the declaration first.
     ///
     /// # Errors
-    /// The kernel can't be loaded or the launch is beyond the device's limits.
+    /// The text can't be loaded or has no such entry, or the launch is beyond the device's limits.
     fn launch(
         &self,
         kernel: &Kernel,

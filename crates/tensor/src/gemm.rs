@@ -28,33 +28,13 @@ pub(crate) fn product<T: Real>(
     out_stride: usize,
 ) {
     let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
-    assert_eq!(rhs.rows, k, "inner sizes of a matrix product");
+    check(lhs, rhs, out.len(), out_stride);
     if m == 0 || n == 0 {
         return;
     }
-    assert!(
-        m == 1 || out_stride >= n,
-        "rows of a matrix product overlap"
-    );
-    assert!(
-        reach(m, n, out_stride, 1).is_some_and(|last| last < out.len()),
-        "out of a matrix product is too short"
-    );
     if k == 0 {
         (0..m).for_each(|i| out[i * out_stride..][..n].fill(T::ZERO));
         return;
-    }
-    for matrix in [lhs, rhs] {
-        let last = reach(
-            matrix.rows,
-            matrix.cols,
-            matrix.row_stride,
-            matrix.col_stride,
-        );
-        assert!(
-            last.is_some_and(|last| last < matrix.data.len()),
-            "operand of a matrix product is too short"
-        );
     }
     let threads = rayon::current_num_threads();
     let parallelism = if threads > 1 && m.saturating_mul(n).saturating_mul(k) >= PARALLEL {
@@ -64,7 +44,7 @@ pub(crate) fn product<T: Real>(
     };
     // SAFETY: `gemm` reads `lhs` at i·row_stride + j·col_stride for i < m, j < k, and `rhs` likewise for k × n; it writes `out` at
     // i·out_stride + j for i < m, j < n and does not read it, since `read_dst` is false. `reach` computed the greatest of
-    // these positions without overflow and the asserts above found them inside the slices; a position inside a slice fits
+    // these positions without overflow and `check` found them inside the slices; a position inside a slice fits
     // isize, and so does a stride that is multiplied by at least 1 (one that is multiplied by 0 alone is never used to move a
     // pointer, whatever its value as isize). `out` is borrowed mutably, so the operands don't alias it, and its rows
     // don't overlap. `T` is f32 or f64 (`Real` is sealed to them), which `gemm` implements.
@@ -89,6 +69,41 @@ pub(crate) fn product<T: Real>(
             false,
             false,
             parallelism,
+        );
+    }
+}
+
+/// Asserts that the operands and an `out` of `len` elements hold what the product touches. An empty product touches nothing.
+///
+/// # Panics
+/// As [`product`].
+pub(crate) fn check<T>(lhs: Strided<'_, T>, rhs: Strided<'_, T>, len: usize, out_stride: usize) {
+    let (m, n) = (lhs.rows, rhs.cols);
+    assert_eq!(rhs.rows, lhs.cols, "inner sizes of a matrix product");
+    if m == 0 || n == 0 {
+        return;
+    }
+    assert!(
+        m == 1 || out_stride >= n,
+        "rows of a matrix product overlap"
+    );
+    assert!(
+        reach(m, n, out_stride, 1).is_some_and(|last| last < len),
+        "out of a matrix product is too short"
+    );
+    for (name, matrix) in [("lhs", &lhs), ("rhs", &rhs)] {
+        if matrix.rows == 0 || matrix.cols == 0 {
+            continue;
+        }
+        let last = reach(
+            matrix.rows,
+            matrix.cols,
+            matrix.row_stride,
+            matrix.col_stride,
+        );
+        assert!(
+            last.is_some_and(|last| last < matrix.data.len()),
+            "{name} of a matrix product is too short"
         );
     }
 }

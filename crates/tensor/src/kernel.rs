@@ -1,22 +1,46 @@
-//! Kernels: one name, one declared signature, checked at each launch.
+//! Kernels: one name, the PTX text that holds it, one declared signature, checked at each launch.
 
 use crate::device::{DevicePtr, Driver};
 use crate::{Error, Result};
+use std::fmt;
 
 /// A kernel's declaration, made by [`kernels!`](crate::kernels).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kernel {
+    module: &'static str,
+    ptx: &'static str,
     entry: &'static str,
     parameters: &'static [Parameter],
 }
 
 impl Kernel {
     /// Declares a kernel; [`kernels!`](crate::kernels) writes this call.
-    pub const fn new(entry: &'static str, parameters: &'static [Parameter]) -> Self {
-        Self { entry, parameters }
+    pub const fn new(
+        module: &'static str,
+        ptx: &'static str,
+        entry: &'static str,
+        parameters: &'static [Parameter],
+    ) -> Self {
+        Self {
+            module,
+            ptx,
+            entry,
+            parameters,
+        }
     }
 
-    /// The PTX `.entry`, and the name of its file.
+    /// The name of the PTX module, for messages and for the place where a driver keeps what it has loaded. Two crates may use
+    /// one name for two texts.
+    pub const fn module(&self) -> &'static str {
+        self.module
+    }
+
+    /// The module's PTX text, which a driver loads.
+    pub const fn ptx(&self) -> &'static str {
+        self.ptx
+    }
+
+    /// The `.entry` in the PTX text.
     pub const fn entry(&self) -> &'static str {
         self.entry
     }
@@ -78,6 +102,17 @@ impl Kernel {
     }
 }
 
+/// Everything but the text, which can be long.
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kernel")
+            .field("module", &self.module)
+            .field("entry", &self.entry)
+            .field("parameters", &self.parameters)
+            .finish_non_exhaustive()
+    }
+}
+
 /// One declared parameter of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter {
@@ -130,22 +165,37 @@ impl Arg {
     }
 }
 
-/// Declares kernels: `NAME = "entry"(parameter: Kind, …);`, a doc comment before each. `Kind` is a variant of
-/// [`ArgKind`](crate::kernel::ArgKind).
+/// Declares the kernels of a PTX module: first its name and text, `module "name" in include_str!("ptx/name.ptx");`, then
+/// `NAME = "entry"(parameter: Kind, …);`, a doc comment before each. `Kind` is a variant of
+/// [`ArgKind`](crate::kernel::ArgKind). The text is any constant expression.
 ///
 /// ```
+/// const PTX: &str = "
+///     .version 7.0
+///     .target sm_70
+///     .address_size 64
+///     .visible .entry scale_f32(.param .u64 x, .param .u64 y, .param .f32 alpha, .param .u32 n) { ret; }
+/// ";
 /// whittle_tensor::kernels! {
+///     module "scale" in PTX;
+///
 ///     /// `y[i] = alpha · x[i]` for `i < n`.
 ///     SCALE = "scale_f32"(x: Ptr, y: Ptr, alpha: F32, n: U32);
 /// }
-/// assert_eq!(SCALE.entry(), "scale_f32");
+/// assert_eq!((SCALE.module(), SCALE.entry()), ("scale", "scale_f32"));
+/// assert!(SCALE.ptx().contains(".entry scale_f32("));
 /// assert_eq!(SCALE.parameters()[2].name, "alpha");
 /// ```
 #[macro_export]
 macro_rules! kernels {
-    ($($(#[$attribute:meta])* $name:ident = $entry:literal($($parameter:ident: $kind:ident),* $(,)?);)*) => {$(
+    (
+        module $module:literal in $ptx:expr;
+        $($(#[$attribute:meta])* $name:ident = $entry:literal($($parameter:ident: $kind:ident),* $(,)?);)*
+    ) => {$(
         $(#[$attribute])*
         pub const $name: $crate::kernel::Kernel = $crate::kernel::Kernel::new(
+            $module,
+            $ptx,
             $entry,
             &[$($crate::kernel::Parameter {
                 name: stringify!($parameter),

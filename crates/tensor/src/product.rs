@@ -19,7 +19,7 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// result.
 ///
 /// # Panics
-/// If a slice is too short for its shape, or `out_stride < n` with more than one row.
+/// If a slice is too short for its shape, or `out_stride < n` with more than one row. An empty product touches no slice.
 pub fn rows_by_rows(
     x: &[f32],
     m: usize,
@@ -57,6 +57,8 @@ pub(crate) fn product(
     out: &mut [f32],
     out_stride: usize,
 ) {
+    // The kernels below would notice a slice that is too short late or, where rows of `out` are missing, not at all.
+    gemm::check(lhs, rhs, out.len(), out_stride);
     if lhs.rows == 0 || rhs.cols == 0 {
         return;
     }

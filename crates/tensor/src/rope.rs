@@ -22,9 +22,17 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Shape`] for another rank, an odd `head_dim` or as many positions as there are not tokens; [`Error::DType`] for
-    /// integers; [`Error::Device`] off the CPU; [`Error::Memory`].
+    /// integers; [`Error::Argument`] for a `base` that is no finite number above 0; [`Error::Device`] off the CPU; [`Error::Memory`].
     pub fn rope(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
         self.check_float("rope")?;
+        if !(base.is_finite() && base > 0.0) {
+            return Err(Error::argument(
+                "rope",
+                "base",
+                "a finite number above 0",
+                base.to_string(),
+            ));
+        }
         match self.dtype() {
             DType::F64 => self.turned::<f64>(positions, base, pairing),
             DType::F32 => self.turned::<f32>(positions, base, pairing),

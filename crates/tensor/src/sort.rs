@@ -110,7 +110,8 @@ fn greatest_positions<T: Element>(row: &[T], out: &mut [u32]) {
     let mut kept: Vec<u32> = Vec::new();
     let mut least = None;
     // `positions_along` has checked that every position fits.
-    for (i, &x) in (0..).zip(row) {
+    // The row is asked first: a step of the range beyond its end would overflow.
+    for (&x, i) in row.iter().zip(0..) {
         if least.is_some_and(|least| compare(x, least) != Ordering::Greater) {
             continue;
         }

@@ -9,10 +9,12 @@ use whittle_tensor::{
 };
 
 kernels! {
+    module "scale" in include_str!("ptx/scale.ptx");
+
     /// `y[i] = alpha · x[i]` for `i < n`.
     SCALE = "scale_f32"(x: Ptr, y: Ptr, alpha: F32, n: U32);
 
-    /// Declared, and unknown to the driver.
+    /// Declared, and not in the text.
     MISSING = "missing"(offset: I32, bytes: U64,);
 
     /// Without parameters.
@@ -38,6 +40,8 @@ impl Heap {
 #[derive(Debug, Default)]
 struct Memory {
     heap: Mutex<Heap>,
+    /// Entries of the texts that have been loaded, by module and text: two crates may use one name.
+    modules: Mutex<BTreeMap<(&'static str, &'static str), Vec<&'static str>>>,
 }
 
 impl Memory {
@@ -49,9 +53,26 @@ impl Memory {
         }
     }
 
+    /// Loads the kernel's text where it is new, and says whether its entry is there.
+    fn load(&self, kernel: &Kernel) -> bool {
+        let mut modules = self.modules.lock().unwrap();
+        modules
+            .entry((kernel.module(), kernel.ptx()))
+            .or_insert_with(|| entries(kernel.ptx()))
+            .contains(&kernel.entry())
+    }
+
     fn live(&self) -> usize {
         self.heap.lock().unwrap().live.len()
     }
+}
+
+/// The names behind `.entry` in a PTX text.
+fn entries(ptx: &'static str) -> Vec<&'static str> {
+    ptx.split(".entry ")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('(').map(|(name, _)| name.trim()))
+        .collect()
 }
 
 impl Driver for Memory {
@@ -106,10 +127,12 @@ impl Driver for Memory {
         _shared: u32,
         args: &[Arg],
     ) -> Result<()> {
-        let (&[Arg::Ptr(x), Arg::Ptr(y), Arg::F32(alpha), Arg::U32(n)], "scale_f32") =
-            (args, kernel.entry())
-        else {
-            return Err(self.error("launch", &format!("no kernel {}", kernel.entry())));
+        if !self.load(kernel) {
+            let reason = format!("no kernel {} in {}", kernel.entry(), kernel.module());
+            return Err(self.error("launch", &reason));
+        }
+        let &[Arg::Ptr(x), Arg::Ptr(y), Arg::F32(alpha), Arg::U32(n)] = args else {
+            return Ok(());
         };
         // One thread an element, as the grid has them.
         for thread in (0..grid[0] * block[0]).take_while(|&thread| thread < n) {
@@ -326,7 +349,7 @@ fn a_launch_runs_the_kernel_on_the_tensors_memory() {
 
 #[test]
 fn declarations_hold_what_they_declare() {
-    assert_eq!(SCALE.entry(), "scale_f32");
+    assert_eq!((SCALE.module(), SCALE.entry()), ("scale", "scale_f32"));
     let parameters: Vec<_> = SCALE
         .parameters()
         .iter()
@@ -343,6 +366,25 @@ fn declarations_hold_what_they_declare() {
     );
     assert_eq!(MISSING.parameters().len(), 2);
     assert!(NOTHING.parameters().is_empty());
+    let shown = format!("{SCALE:?}");
+    assert!(shown.contains("scale_f32") && !shown.contains(".version"));
+}
+
+#[test]
+fn a_kernel_carries_the_text_that_a_driver_loads() {
+    assert_eq!(SCALE.ptx(), include_str!("ptx/scale.ptx"));
+    assert_eq!(entries(SCALE.ptx()), ["scale_f32", "nothing"]);
+    let driver = Memory::default();
+    let launch = |kernel: &Kernel| kernel.launch(&driver, [1; 3], [1; 3], 0, &[]);
+    assert_eq!(launch(&NOTHING), Ok(()));
+    // The same name over another text is another module.
+    let other = Kernel::new(NOTHING.module(), ".version 7.0", NOTHING.entry(), &[]);
+    says(
+        &launch(&other).unwrap_err(),
+        &["memory", "launch", "no kernel nothing in scale"],
+    );
+    assert_eq!(launch(&NOTHING), Ok(()));
+    assert_eq!(driver.modules.lock().unwrap().len(), 2);
 }
 
 #[test]

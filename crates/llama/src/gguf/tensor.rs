@@ -72,10 +72,11 @@ impl TensorView {
     /// The weights as f32, row-major.
     ///
     /// # Errors
-    /// None for a view of a file; the signature is that of [`block::dequantize`].
+    /// [`Error::Memory`] where the weights don't fit into memory.
     pub fn dequantize(&self) -> Result<Vec<f32>> {
-        let mut weights = vec![0.0; self.info().len()];
-        block::dequantize(self.info().kind, self.bytes(), &mut weights)?;
+        let info = self.info();
+        let mut weights = block::zeros("dequantize", &info.name, info.len())?;
+        block::dequantize(info.kind, self.bytes(), &mut weights)?;
         Ok(weights)
     }
 

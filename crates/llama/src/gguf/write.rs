@@ -3,9 +3,11 @@
 use super::{Array, GgmlType, Value};
 use crate::{Error, Result, block};
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 const ALIGNMENT: usize = 32;
@@ -205,14 +207,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.partial", std::process::id()));
-    let temporary = Temporary(folder.join(temporary));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary.0)?;
+    let (temporary, mut file) = Temporary::create(folder, name)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary.0, path)?;
@@ -225,6 +220,26 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Removes the temporary file when writing ends early; after the rename there is nothing to remove.
 struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file under a name that no other write of this process takes. A file of that name that an ended process has left
+    /// is passed over: it is not this write's to remove.
+    fn create(folder: &Path, name: &OsStr) -> io::Result<(Self, File)> {
+        static WRITES: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let write = WRITES.fetch_add(1, Ordering::Relaxed);
+            let mut temporary = OsString::from(".");
+            temporary.push(name);
+            temporary.push(format!(".{}.{write}.partial", std::process::id()));
+            let path = folder.join(temporary);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((Self(path), file)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {

@@ -3,7 +3,7 @@
 use crate::oracle::{ALL, Tol, array, assert_close, assert_error, shape, strided};
 use ndarray::{Axis, concatenate};
 use proptest::prelude::*;
-use whittle_tensor::{DType, Tensor};
+use whittle_tensor::{DType, Error, Tensor};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
@@ -43,4 +43,18 @@ fn errors_name_the_operation_and_both_shapes_or_types() {
         &["cat", "f32", "f16"],
     );
     assert_error(Tensor::cat(&[&x], 2), &["cat", "[2, 3]", "2"]);
+}
+
+#[test]
+fn a_result_beyond_memory_is_an_error() {
+    // A broadcast view takes no room; 2^50 bytes are beyond the address space of a process.
+    let x = Tensor::scalar(0f32).broadcast_to(&[1 << 47]).unwrap();
+    let error = Tensor::cat(&[&x, &x], 0).unwrap_err();
+    assert_eq!(
+        error,
+        Error::Memory {
+            op: "cat",
+            bytes: 1 << 50
+        }
+    );
 }

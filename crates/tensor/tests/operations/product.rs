@@ -60,3 +60,64 @@ fn large_products_on_several_threads_equal_the_small_ones() {
         assert_eq!(value.to_bits(), dot.to_bits(), "at {at}");
     }
 }
+
+/// A product of exactly fitting slices from which `short` elements of `x`, `w` and `out` have been taken.
+fn product_short_of(m: usize, short: [usize; 3]) {
+    let (n, k, stride) = (5, 7, 6);
+    let (x, w) = (vec![1.0; m * k - short[0]], vec![1.0; n * k - short[1]]);
+    let mut out = vec![0.0; (m - 1) * stride + n - short[2]];
+    product::rows_by_rows(&x, m, &w, n, k, &mut out, stride);
+}
+
+#[test]
+fn slices_need_not_go_beyond_the_last_element() {
+    for m in [1, 2, 16, 17] {
+        product_short_of(m, [0; 3]);
+    }
+}
+
+/// For one number of rows, hence one kernel: a test for each slice that is an element too short, or a whole row of `out`.
+macro_rules! short_slices_panic {
+    ($($name:ident: $m:literal;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            #[should_panic(expected = "lhs of a matrix product is too short")]
+            fn short_x_panics() {
+                product_short_of($m, [1, 0, 0]);
+            }
+
+            #[test]
+            #[should_panic(expected = "rhs of a matrix product is too short")]
+            fn short_w_panics() {
+                product_short_of($m, [0, 1, 0]);
+            }
+
+            #[test]
+            #[should_panic(expected = "out of a matrix product is too short")]
+            fn short_out_panics() {
+                product_short_of($m, [0, 0, 1]);
+            }
+
+            #[test]
+            #[should_panic(expected = "out of a matrix product is too short")]
+            fn missing_row_of_out_panics() {
+                product_short_of($m, [0, 0, 5]);
+            }
+
+            #[test]
+            #[should_panic(expected = "lhs of a matrix product is too short")]
+            fn size_that_wraps_panics() {
+                // A row of 2^63 elements: twice that is 0 to arithmetic that wraps.
+                product::rows_by_rows(&[], $m, &[], 1, 1 << 63, &mut [0.0; $m], 1);
+            }
+        }
+    )*};
+}
+
+short_slices_panic! {
+    one_row: 1;
+    a_few_rows: 2;
+    many_rows: 17;
+}

@@ -92,3 +92,17 @@ fn errors_name_the_operation_and_the_shape() {
     );
     assert_error(rope(&[2, 3, 4], DType::U32, &[0, 1]), &["rope", "u32"]);
 }
+
+#[test]
+fn a_base_that_is_no_finite_number_above_zero_is_an_error() {
+    for dtype in FLOATS {
+        let x = strided(&[1, 2, 4], dtype, 0);
+        for base in [0.0, -0.0, -1e4, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_error(
+                x.rope(&[1], base, Pairing::HalfSplit),
+                &["rope", "base", "finite", &base.to_string()],
+            );
+        }
+        assert!(x.rope(&[1], f32::MIN_POSITIVE, Pairing::HalfSplit).is_ok());
+    }
+}
