@@ -134,7 +134,7 @@ fn table(rows: &[Row], shared: &Shared) -> String {
         let _ = write!(
             text,
             "<tr><td>{}</td><td class=\"n\">{}</td><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{ratio}</td>\
-             <td class=\"small\">{}</td>",
+             <td class=\"small\"><details><summary>show</summary>{}</details></td>",
             escape(&row.name),
             quantity(&row.value, &row.unit),
             escape(&plain(&row.peer)),
