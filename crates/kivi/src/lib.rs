@@ -1,3 +1,5 @@
+//! A key/value cache of 2 to 4 bits for language models, and attention over its packed codes.
+//!
 #![doc = include_str!("../README.md")]
 
 mod attend;

@@ -1,3 +1,5 @@
+//! A Llama-family decoder over GGUF files, with seams for caches, projections and feed-forward blocks.
+//!
 #![doc = include_str!("../README.md")]
 
 pub mod block;
