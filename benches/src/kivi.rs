@@ -204,7 +204,7 @@ fn schemes(full: bool) -> Vec<Scheme> {
                 compact.with_window(Window::SawTooth { residual_len: 128 }),
             ),
             (
-                "compact, 8-bit queries",
+                "compact, integer path",
                 compact.with_arithmetic(whittle_kivi::Arithmetic::Int8),
             ),
             (

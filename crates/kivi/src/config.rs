@@ -95,7 +95,7 @@ pub enum Rounding {
 pub enum Arithmetic {
     /// f32 throughout; the reference.
     F32,
-    /// Queries and weights are rounded to 8 bits per block, sums of products are integers.
+    /// Queries and weights are rounded to two digits of 8 bits per block, sums of products are integers.
     Int8,
 }
 
