@@ -1,4 +1,11 @@
-//! Tests that cross crates, on real models and data. This library finds the data.
+//! Tests that cross crates, on real models and data. This library finds the data, and makes mutants of kernels.
+
+pub mod budget;
+pub mod gpu;
+pub mod judge;
+pub mod mutate;
+pub mod parity;
+pub mod survivor;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -171,7 +171,7 @@ fn build() -> Result<PathBuf> {
 }
 
 /// The commit of the sources, with `-dirty` where tracked files were changed; `unknown` outside a clone.
-fn commit() -> Result<String> {
+pub fn commit() -> Result<String> {
     let git = |arguments: &[&str]| process::output(&mut process::program("git", arguments));
     let Ok(hash) = git(&["rev-parse", "--short=12", "HEAD"]) else {
         return Ok("unknown".to_owned());

@@ -17,6 +17,11 @@ pub fn sha256(path: &Path) -> Result<String> {
     read_through(path, |_| Ok(()))
 }
 
+/// The SHA-256 of bytes, in hexadecimal.
+pub fn sha256_of(bytes: &[u8]) -> String {
+    hexadecimal(Sha256::new_with_prefix(bytes))
+}
+
 /// Copies `from` to `to`, checking its length and SHA-256 on the way. `to` is written beside its place, synced and renamed, so it
 /// is never half a file.
 pub fn copy_checked(from: &Path, to: &Path, bytes: u64, sha: &str) -> Result<()> {
@@ -91,11 +96,14 @@ fn read_through(path: &Path, mut each: impl FnMut(&[u8]) -> Result<()>) -> Resul
         bar.inc(n as u64);
     }
     bar.finish_and_clear();
-    Ok(hash
-        .finalize()
+    Ok(hexadecimal(hash))
+}
+
+fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize()
         .iter()
         .map(|byte| format!("{byte:02x}"))
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]
@@ -118,6 +126,7 @@ mod tests {
         let (from, to) = (folder.join("from"), folder.join("deep").join("to"));
         write_whole(&from, b"abc").unwrap();
         assert_eq!(sha256(&from).unwrap(), ABC);
+        assert_eq!(sha256_of(b"abc"), ABC);
 
         let wrong = copy_checked(&from, &to, 3, &ABC.replace('b', "c"))
             .unwrap_err()

@@ -1,4 +1,4 @@
-//! Project tasks: `cargo xtask {bench, test, data, tidy}`.
+//! Project tasks: `cargo xtask {bench, test, data, kernels, gpu, mutate, tidy}`.
 //!
 //! This program only orchestrates. It links no crate of the workspace, so it builds in seconds, and what it measures or
 //! checks runs in processes of its own that can be started by hand with the command that it prints.
@@ -9,6 +9,9 @@ mod clock;
 mod data;
 mod digest;
 mod failure;
+mod gpu;
+mod kernels;
+mod mutate;
 mod page;
 mod plot;
 mod process;
@@ -23,10 +26,13 @@ use arguments::Command;
 use failure::{Failure, Result};
 
 /// The commands, in the order in which the help lists them.
-const COMMANDS: [&Command; 4] = [
+const COMMANDS: [&Command; 7] = [
     &bench::COMMAND,
     &test::COMMAND,
     &data::COMMAND,
+    &kernels::COMMAND,
+    &gpu::COMMAND,
+    &mutate::COMMAND,
     &tidy::COMMAND,
 ];
 

@@ -5,13 +5,13 @@ use std::process::Command as Process;
 use crate::arguments::{Command, Flags};
 use crate::clock::Clock;
 use crate::failure::{Failure, Result};
-use crate::{data, process, tidy};
+use crate::{data, gpu, kernels, mutate, process, tidy};
 
 /// `cargo xtask test`.
 pub const COMMAND: Command = Command {
     name: "test",
     summary: "Everything that continuous integration checks; stops at the first step that fails.",
-    details: "Steps: format, tidy, licences, clippy, docs, data, tests, packages, fuzz targets.\n\
+    details: "Steps: format, tidy, kernels, licences, clippy, beside candle, docs, data, tests, mutants, packages, fuzz targets.\n\
               A test whose data is missing skips loudly; with WHITTLE_REQUIRE_DATA=1 in the environment it fails.",
     flags: &[],
     run,
@@ -34,6 +34,7 @@ fn steps(clock: &mut Clock, tests: &mut Tests) -> Result<()> {
         process::run(&mut process::cargo(&["fmt", "--all", "--check"]))
     })?;
     clock.phase("tidy", tidy::check)?;
+    clock.phase("kernels", kernels::check)?;
     clock.phase("licences", licences)?;
     clock.phase("clippy", || {
         let lints = [
@@ -47,12 +48,14 @@ fn steps(clock: &mut Clock, tests: &mut Tests) -> Result<()> {
         ];
         process::run(&mut process::cargo(&lints))
     })?;
+    clock.phase("beside candle", gpu::beside_candle)?;
     clock.phase("docs", || {
         let docs = ["doc", "--workspace", "--no-deps", "--all-features"];
         process::run(process::cargo(&docs).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     clock.phase("data", data::fill_all)?;
     clock.phase("tests", || run_tests(tests))?;
+    clock.phase("mutants", mutate::quick)?;
     clock.phase("packages", packages)?;
     clock.phase("fuzz targets", fuzz)
 }

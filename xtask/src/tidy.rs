@@ -80,13 +80,16 @@ const DEPENDENCIES: usize = 60;
 
 /// Lines of Rust, without blank lines and comments: a package that outgrows its number is split, trimmed, or gets a new number
 /// in a change that says why.
-const LINES: [(&str, usize); 6] = [
+const LINES: [(&str, usize); 9] = [
     ("crates/tensor", 9_000),
+    ("crates/ptx-vm", 8_000),
+    ("crates/cuda", 2_500),
+    ("crates/cuda-cust", 800),
     ("crates/llama", 9_000),
     ("crates/kivi", 9_000),
     ("benches", 5_000),
-    ("tests", 4_000),
-    ("xtask", 3_500),
+    ("tests", 6_000),
+    ("xtask", 5_500),
 ];
 
 /// Checks every rule.
@@ -381,8 +384,8 @@ fn lines(files: &[File]) -> BTreeMap<String, usize> {
             .take(parts)
             .collect::<Vec<_>>()
             .join("/");
-        // Fuzz targets are outside the workspace, a few lines each.
-        if package == "fuzz" {
+        // Outside the workspace, a few lines each: fuzz targets and the build beside candle.
+        if ["fuzz", "ci"].contains(&package.as_str()) {
             continue;
         }
         let code = file

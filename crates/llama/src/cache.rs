@@ -9,7 +9,7 @@
 //! shared page copies it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use half::f16;
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use whittle_tensor::attention::{LANES, Partial, accumulate_any, scores, weigh, widen};
 use whittle_tensor::{Element, Tensor, par};
 
+use crate::sequences::{self, Rows, Sequences};
 use crate::{Error, KvStore, Result, SequenceId, Span, Truncated, Visible};
 
 /// Tokens of a page.
@@ -98,12 +99,27 @@ pub struct CacheShape {
     pub head_dim: usize,
 }
 
+impl CacheShape {
+    /// Refuses a size of 0.
+    pub(crate) fn check(&self, operation: &'static str) -> Result<()> {
+        for (argument, size) in [
+            ("layers", self.layers),
+            ("kv_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+        ] {
+            if size == 0 {
+                return Err(Error::argument(operation, argument, "at least 1", "0"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A [`KvStore`] that keeps every key and value in `T`.
 #[derive(Clone, Debug)]
 pub struct PlainStore<T: Stored> {
     shape: CacheShape,
-    sequences: BTreeMap<SequenceId, Vec<Layer<T>>>,
-    next: usize,
+    sequences: Sequences<Layer<T>>,
 }
 
 /// The rows of one layer of one sequence.
@@ -113,31 +129,24 @@ struct Layer<T> {
     pages: Vec<Arc<[T]>>,
 }
 
+impl<T: Stored> Rows for Layer<T> {
+    fn tokens(&self) -> usize {
+        self.tokens
+    }
+}
+
 impl<T: Stored> PlainStore<T> {
     /// An empty store.
     ///
     /// # Errors
     /// [`Error::Argument`] where a size is 0, or one page of every layer is more than an address space holds.
     pub fn new(shape: CacheShape) -> Result<Self> {
+        shape.check("PlainStore::new")?;
         let CacheShape {
             layers,
             kv_heads,
             head_dim,
         } = shape;
-        for (argument, size) in [
-            ("layers", layers),
-            ("kv_heads", kv_heads),
-            ("head_dim", head_dim),
-        ] {
-            if size == 0 {
-                return Err(Error::argument(
-                    "PlainStore::new",
-                    argument,
-                    "at least 1",
-                    "0",
-                ));
-            }
-        }
         let sizes = [
             layers,
             kv_heads,
@@ -158,72 +167,13 @@ impl<T: Stored> PlainStore<T> {
         }
         Ok(Self {
             shape,
-            sequences: BTreeMap::new(),
-            next: 0,
+            sequences: Sequences::new(layers),
         })
     }
 
     /// The sizes that it was made for.
     pub fn shape(&self) -> CacheShape {
         self.shape
-    }
-
-    fn layers(&self, operation: &'static str, sequence: SequenceId) -> Result<&Vec<Layer<T>>> {
-        self.sequences
-            .get(&sequence)
-            .ok_or_else(|| unknown(operation, sequence))
-    }
-
-    fn layers_mut(
-        &mut self,
-        operation: &'static str,
-        sequence: SequenceId,
-    ) -> Result<&mut Vec<Layer<T>>> {
-        self.sequences
-            .get_mut(&sequence)
-            .ok_or_else(|| unknown(operation, sequence))
-    }
-
-    /// Tokens of a sequence between two steps, when all layers hold the same.
-    fn settled(&self, operation: &'static str, sequence: SequenceId) -> Result<usize> {
-        let layers = self.layers(operation, sequence)?;
-        let tokens = layers[0].tokens;
-        match layers.iter().find(|layer| layer.tokens != tokens) {
-            None => Ok(tokens),
-            Some(layer) => Err(Error::argument(
-                operation,
-                "sequence",
-                format!("{sequence:?} with {tokens} tokens in all layers"),
-                format!("a layer with {} tokens: a step is under way", layer.tokens),
-            )),
-        }
-    }
-
-    /// Checks layer and spans of a batch and returns its rows.
-    fn batch_rows(&self, operation: &'static str, layer: usize, spans: &[Span]) -> Result<usize> {
-        if layer >= self.shape.layers {
-            return Err(Error::argument(
-                operation,
-                "layer",
-                format!("below {}", self.shape.layers),
-                layer,
-            ));
-        }
-        let mut seen = HashSet::new();
-        let mut rows = 0usize;
-        for span in spans {
-            self.layers(operation, span.sequence)?;
-            if !seen.insert(span.sequence) {
-                return Err(Error::argument(
-                    operation,
-                    "spans",
-                    "each sequence once",
-                    format!("{:?} twice", span.sequence),
-                ));
-            }
-            rows = rows.saturating_add(span.tokens);
-        }
-        Ok(rows)
     }
 
     /// Refuses the first of some rows' values `[rows, heads, head_dim]` that is NaN or of a magnitude above `limit`.
@@ -274,25 +224,10 @@ impl<T: Stored> PlainStore<T> {
 
 impl<T: Stored> KvStore for PlainStore<T> {
     fn sequence(&mut self) -> Result<SequenceId> {
-        let mut layers = Vec::new();
-        layers
-            .try_reserve_exact(self.shape.layers)
-            .map_err(|_| Error::Memory {
-                operation: "sequence",
-                part: "layers".into(),
-                expected: self.shape.layers,
-            })?;
-        layers.resize(
-            self.shape.layers,
-            Layer {
-                tokens: 0,
-                pages: Vec::new(),
-            },
-        );
-        let id = SequenceId(self.next);
-        self.next += 1;
-        self.sequences.insert(id, layers);
-        Ok(id)
+        self.sequences.start(Layer {
+            tokens: 0,
+            pages: Vec::new(),
+        })
     }
 
     fn append(&mut self, layer: usize, spans: &[Span], k: &Tensor, v: &Tensor) -> Result<()> {
@@ -300,7 +235,7 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let CacheShape {
             kv_heads, head_dim, ..
         } = self.shape;
-        let rows = self.batch_rows(OP, layer, spans)?;
+        let rows = self.sequences.batch_rows(OP, layer, spans)?;
         let (k, v) = (k.contiguous()?, v.contiguous()?);
         let k = values(OP, "k", &k, [rows, kv_heads, head_dim])?;
         let v = values(OP, "v", &v, [rows, kv_heads, head_dim])?;
@@ -313,7 +248,7 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let page_len = self.page_len();
         let mut rows = k.chunks_exact(row_len).zip(v.chunks_exact(row_len));
         for span in spans {
-            let layer = &mut self.layers_mut(OP, span.sequence)?[layer];
+            let layer = &mut self.sequences.layers_mut(OP, span.sequence)?[layer];
             let mut rows = rows.by_ref().take(span.tokens).peekable();
             while rows.peek().is_some() {
                 let slot = layer.tokens % TILE;
@@ -344,7 +279,7 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let CacheShape {
             kv_heads, head_dim, ..
         } = self.shape;
-        let rows = self.batch_rows(OP, layer, spans)?;
+        let rows = self.sequences.batch_rows(OP, layer, spans)?;
         let query_heads = match *q.shape() {
             [_, heads, _] if heads > 0 && heads % kv_heads == 0 => heads,
             _ => {
@@ -359,59 +294,23 @@ impl<T: Stored> KvStore for PlainStore<T> {
         let q = q.contiguous()?;
         let q = values(OP, "q", &q, [rows, query_heads, head_dim])?;
         self.check_values((OP, "q"), layer, spans, q, query_heads, f32::MAX)?;
-        if !scale.is_finite() {
-            return Err(Error::argument(OP, "scale", "a finite number", scale));
-        }
-        if let Visible::Tree(parents) = visible
-            && parents.len() != rows
-        {
-            return Err(Error::argument(
-                OP,
-                "visible",
-                format!("a parent for each of {rows} rows"),
-                parents.len(),
-            ));
-        }
+        let views = self.sequences.views(layer, spans, scale, visible)?;
 
         let group = query_heads / kv_heads;
         let mut tasks = Vec::new();
         let mut work = 0usize;
-        let mut row = 0;
-        let mut views = Vec::with_capacity(spans.len());
-        for (index, span) in spans.iter().enumerate() {
-            let stored = &self.layers(OP, span.sequence)?[layer];
-            let before = stored.tokens.checked_sub(span.tokens).ok_or_else(|| {
-                Error::argument(
-                    OP,
-                    "spans",
-                    format!(
-                        "at most the {} rows of {:?} in layer {layer}",
-                        stored.tokens, span.sequence
-                    ),
-                    format!("{} queries", span.tokens),
-                )
-            })?;
-            let tree = match visible {
-                Visible::Causal => None,
-                Visible::Tree(parents) => Some(ancestors(&parents[row..row + span.tokens])?),
-            };
-            views.push(View {
-                stored,
-                before,
-                tree,
-            });
+        for (index, (span, view)) in spans.iter().zip(&views).enumerate() {
             for first in (0..span.tokens).step_by(QUERIES) {
                 let queries = QUERIES.min(span.tokens - first);
-                work += queries * query_heads * head_dim * (before + first + queries);
+                work += queries * query_heads * head_dim * (view.before + first + queries);
                 tasks.extend((0..kv_heads).map(|head| Task {
                     span: index,
                     head,
-                    row: row + first,
+                    row: view.row + first,
                     first,
                     queries,
                 }));
             }
-            row += span.tokens;
         }
 
         let parallel = par::worthwhile(work / AT_ONCE);
@@ -422,7 +321,7 @@ impl<T: Stored> KvStore for PlainStore<T> {
                 let start = ((task.row + i) * query_heads + task.head * group) * head_dim;
                 block.extend(q[start..start + group * head_dim].iter().map(|x| x * scale));
             }
-            view.attend(task, &block, group, head_dim, parallel)
+            attend(view, task, &block, group, head_dim, parallel)
         };
         let partials: Vec<Partial> = if parallel {
             tasks.par_iter().map(run).collect()
@@ -440,15 +339,14 @@ impl<T: Stored> KvStore for PlainStore<T> {
     }
 
     fn len(&self, sequence: SequenceId) -> Result<usize> {
-        let layers = self.layers("len", sequence)?;
-        Ok(layers.iter().map(|layer| layer.tokens).min().unwrap_or(0))
+        self.sequences.len(sequence)
     }
 
     /// Distinct pages, their reference counts included, and the page tables.
     fn bytes(&self) -> usize {
         let mut seen = HashSet::new();
         let mut bytes = 0;
-        for layer in self.sequences.values().flatten() {
+        for layer in self.sequences.all() {
             bytes += layer.pages.capacity() * size_of::<Arc<[T]>>();
             for page in &layer.pages {
                 if seen.insert(Arc::as_ptr(page).cast::<T>()) {
@@ -460,26 +358,12 @@ impl<T: Stored> KvStore for PlainStore<T> {
     }
 
     fn fork(&mut self, sequence: SequenceId) -> Result<SequenceId> {
-        self.settled("fork", sequence)?;
-        let layers = self.layers("fork", sequence)?.clone();
-        let id = SequenceId(self.next);
-        self.next += 1;
-        self.sequences.insert(id, layers);
-        Ok(id)
+        self.sequences.fork(sequence)
     }
 
     fn truncate(&mut self, sequence: SequenceId, len: usize) -> Result<Truncated> {
-        const OP: &str = "truncate";
-        let held = self.len(sequence)?;
-        if len > held {
-            return Err(Error::argument(
-                OP,
-                "len",
-                format!("at most the {held} tokens of {sequence:?}"),
-                len,
-            ));
-        }
-        for layer in self.layers_mut(OP, sequence)? {
+        self.sequences.check_truncate(sequence, len)?;
+        for layer in self.sequences.layers_mut("truncate", sequence)? {
             layer.tokens = len;
             layer.pages.truncate(len.div_ceil(TILE));
         }
@@ -487,24 +371,13 @@ impl<T: Stored> KvStore for PlainStore<T> {
     }
 
     fn retain(&mut self, sequence: SequenceId, from: usize, rows: &[usize]) -> Result<()> {
-        const OP: &str = "retain";
         let CacheShape {
             kv_heads, head_dim, ..
         } = self.shape;
-        let held = self.settled(OP, sequence)?;
-        let ascending = rows.windows(2).all(|pair| pair[0] < pair[1]);
-        let inside = from <= held && rows.last().is_none_or(|&row| row < held - from);
-        if !ascending || !inside {
-            return Err(Error::argument(
-                OP,
-                "rows",
-                format!("ascending offsets from {from}, below the {held} tokens of {sequence:?}"),
-                format!("{rows:?}"),
-            ));
-        }
+        self.sequences.check_retain(sequence, from, rows)?;
         let row_len = kv_heads * head_dim;
         let (mut k, mut v) = (vec![T::zeroed(); row_len], vec![T::zeroed(); row_len]);
-        for layer in self.layers_mut(OP, sequence)? {
+        for layer in self.sequences.layers_mut("retain", sequence)? {
             for (to, source) in (from..).zip(rows.iter().map(|row| from + row)) {
                 if to != source {
                     read_row(
@@ -531,29 +404,17 @@ impl<T: Stored> KvStore for PlainStore<T> {
 
     /// Changes nothing: rows of this store can always be taken back.
     fn hold(&mut self, sequence: SequenceId) -> Result<()> {
-        self.layers("hold", sequence).map(|_| ())
+        self.sequences.layers("hold", sequence).map(|_| ())
     }
 
     /// Changes nothing: see [`hold`](Self::hold).
     fn commit(&mut self, sequence: SequenceId) -> Result<()> {
-        self.layers("commit", sequence).map(|_| ())
+        self.sequences.layers("commit", sequence).map(|_| ())
     }
 
     fn free(&mut self, sequence: SequenceId) -> Result<()> {
-        self.sequences
-            .remove(&sequence)
-            .map(|_| ())
-            .ok_or_else(|| unknown("free", sequence))
+        self.sequences.free(sequence)
     }
-}
-
-fn unknown(operation: &'static str, sequence: SequenceId) -> Error {
-    Error::argument(
-        operation,
-        "sequence",
-        "a sequence of this store",
-        format!("{sequence:?}"),
-    )
 }
 
 /// The f32 values of a contiguous tensor of this shape.
@@ -601,27 +462,6 @@ fn read_row<T: Copy>(page: &[T], slot: usize, head_dim: usize, k: &mut [T], v: &
     }
 }
 
-/// Which rows of a span each of its rows sees, `[tokens, tokens]`.
-fn ancestors(parents: &[Option<usize>]) -> Result<Vec<bool>> {
-    let tokens = parents.len();
-    let mut sees = vec![false; tokens * tokens];
-    for (i, &parent) in parents.iter().enumerate() {
-        if let Some(parent) = parent {
-            if parent >= i {
-                return Err(Error::argument(
-                    "attend",
-                    "visible",
-                    format!("a parent before row {i} of its span"),
-                    parent,
-                ));
-            }
-            sees.copy_within(parent * tokens..(parent + 1) * tokens, i * tokens);
-        }
-        sees[i * tokens + i] = true;
-    }
-    Ok(sees)
-}
-
 /// A block of query tokens of one span against one kv head.
 struct Task {
     span: usize,
@@ -633,89 +473,81 @@ struct Task {
     queries: usize,
 }
 
-/// What the queries of a span look at.
-struct View<'a, T> {
-    stored: &'a Layer<T>,
-    /// Tokens before the span.
-    before: usize,
-    /// [`ancestors`] where the span is a tree.
-    tree: Option<Vec<bool>>,
+type View<'a, T> = sequences::View<'a, Layer<T>>;
+
+/// Attention output of a task whose scaled queries are `q` `[queries · group, head_dim]`.
+fn attend<T: Stored>(
+    view: &View<'_, T>,
+    task: &Task,
+    q: &[f32],
+    group: usize,
+    head_dim: usize,
+    parallel: bool,
+) -> Partial {
+    let end = view.before + task.first + task.queries;
+    let splits = 0..end.div_ceil(SPLIT);
+    let run = |split: usize| {
+        let pages = split * SPLIT / TILE..end.min((split + 1) * SPLIT).div_ceil(TILE);
+        attend_pages(view, task, q, group, head_dim, pages)
+    };
+    let partials: Vec<Partial> = if parallel {
+        splits.into_par_iter().map(run).collect()
+    } else {
+        splits.map(run).collect()
+    };
+    let mut all = Partial::new(task.queries * group, head_dim);
+    partials.iter().for_each(|partial| all.merge(partial));
+    all.finish();
+    all
 }
 
-impl<T: Stored> View<'_, T> {
-    /// Attention output of a task whose scaled queries are `q` `[queries · group, head_dim]`.
-    fn attend(
-        &self,
-        task: &Task,
-        q: &[f32],
-        group: usize,
-        head_dim: usize,
-        parallel: bool,
-    ) -> Partial {
-        let end = self.before + task.first + task.queries;
-        let splits = 0..end.div_ceil(SPLIT);
-        let run = |split: usize| {
-            let pages = split * SPLIT / TILE..end.min((split + 1) * SPLIT).div_ceil(TILE);
-            self.attend_pages(task, q, group, head_dim, pages)
-        };
-        let partials: Vec<Partial> = if parallel {
-            splits.into_par_iter().map(run).collect()
-        } else {
-            splits.map(run).collect()
-        };
-        let mut all = Partial::new(task.queries * group, head_dim);
-        partials.iter().for_each(|partial| all.merge(partial));
-        all.finish();
-        all
-    }
-
-    fn attend_pages(
-        &self,
-        task: &Task,
-        q: &[f32],
-        group: usize,
-        head_dim: usize,
-        pages: std::ops::Range<usize>,
-    ) -> Partial {
-        let rows = task.queries * group;
-        let tile_len = TILE * head_dim;
-        let mut partial = Partial::new(rows, head_dim);
-        let mut wide = vec![0.0; 2 * tile_len];
-        let mut weights = vec![0.0; rows * TILE];
-        let bias = vec![0.0; rows];
-        for page in pages {
-            let start = page * TILE;
-            let head = &self.stored.pages[page][task.head * 2 * tile_len..][..2 * tile_len];
-            let (keys, values) = T::widen(head, &mut wide).split_at(tile_len);
-            scores(q, rows, head_dim, keys, TILE, &bias, &mut weights);
-            for (r, row) in weights.chunks_exact_mut(TILE).enumerate() {
-                let query = task.first + r / group;
-                let visible = (self.before + query + 1).saturating_sub(start).min(TILE);
-                self.hide(query, start, &mut row[..visible]);
-                weigh(&mut partial, r, row, visible);
-            }
-            let tokens = (self.before + task.first + task.queries - start).min(TILE);
-            accumulate_any(
-                &weights,
-                rows,
-                TILE,
-                values,
-                tokens,
-                head_dim,
-                partial.out(),
-            );
+fn attend_pages<T: Stored>(
+    view: &View<'_, T>,
+    task: &Task,
+    q: &[f32],
+    group: usize,
+    head_dim: usize,
+    pages: std::ops::Range<usize>,
+) -> Partial {
+    let rows = task.queries * group;
+    let tile_len = TILE * head_dim;
+    let mut partial = Partial::new(rows, head_dim);
+    let mut wide = vec![0.0; 2 * tile_len];
+    let mut weights = vec![0.0; rows * TILE];
+    let bias = vec![0.0; rows];
+    for page in pages {
+        let start = page * TILE;
+        let head = &view.stored.pages[page][task.head * 2 * tile_len..][..2 * tile_len];
+        let (keys, values) = T::widen(head, &mut wide).split_at(tile_len);
+        scores(q, rows, head_dim, keys, TILE, &bias, &mut weights);
+        for (r, row) in weights.chunks_exact_mut(TILE).enumerate() {
+            let query = task.first + r / group;
+            let visible = (view.before + query + 1).saturating_sub(start).min(TILE);
+            hide(view, query, start, &mut row[..visible]);
+            weigh(&mut partial, r, row, visible);
         }
-        partial
+        let tokens = (view.before + task.first + task.queries - start).min(TILE);
+        accumulate_any(
+            &weights,
+            rows,
+            TILE,
+            values,
+            tokens,
+            head_dim,
+            partial.out(),
+        );
     }
+    partial
+}
 
-    /// Sets the scores of the rows that a tree hides from `query` to -inf.
-    fn hide(&self, query: usize, start: usize, scores: &mut [f32]) {
-        let Some(tree) = &self.tree else { return };
-        let tokens = self.stored.tokens - self.before;
-        for (token, score) in (start..).zip(scores) {
-            if token >= self.before && !tree[query * tokens + token - self.before] {
-                *score = f32::NEG_INFINITY;
-            }
+/// Sets the scores of the rows that a tree hides from `query` to -inf; the first score is that of token `start`.
+fn hide<T: Stored>(view: &View<'_, T>, query: usize, start: usize, scores: &mut [f32]) {
+    if view.sees_all() {
+        return;
+    }
+    for (token, score) in (start..).zip(scores) {
+        if !view.sees(query, token) {
+            *score = f32::NEG_INFINITY;
         }
     }
 }

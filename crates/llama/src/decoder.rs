@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use whittle_tensor::{Pairing, Tensor};
+use whittle_tensor::{Device, Pairing, Tensor};
 
 use crate::cache::CacheShape;
 use crate::gguf::{Gguf, TensorView, Value};
@@ -204,6 +204,22 @@ struct Block {
     down: Matrix,
 }
 
+impl Block {
+    fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            attention_norm: self.attention_norm.to_device(device)?,
+            query: self.query.to_device(device)?,
+            key: self.key.to_device(device)?,
+            value: self.value.to_device(device)?,
+            attention_output: self.attention_output.to_device(device)?,
+            feed_forward_norm: self.feed_forward_norm.to_device(device)?,
+            gate: self.gate.to_device(device)?,
+            up: self.up.to_device(device)?,
+            down: self.down.to_device(device)?,
+        })
+    }
+}
+
 impl Decoder {
     /// Loads a file of architecture `llama`.
     ///
@@ -295,6 +311,37 @@ impl Decoder {
             mlp: Arc::new(mlp),
             ..self
         }
+    }
+
+    /// The same model with its weights on `device`, where every operation then runs; the [`KvStore`] has to be there too, as
+    /// [`TensorStore`](crate::tensor_store::TensorStore) can. Off the CPU all weights are f32: blocks are widened once, at the
+    /// upload. Only token numbers, positions and masks go to the device in a step, and logits come back.
+    ///
+    /// # Errors
+    /// As [`Matrix::to_device`].
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let Model {
+            embedding,
+            blocks,
+            output_norm,
+            output,
+        } = &*self.model;
+        let model = Model {
+            embedding: embedding.to_device(device)?,
+            blocks: blocks
+                .iter()
+                .map(|block| block.to_device(device))
+                .collect::<Result<_>>()?,
+            output_norm: output_norm.to_device(device)?,
+            output: output
+                .as_ref()
+                .map(|output| output.to_device(device))
+                .transpose()?,
+        };
+        Ok(Self {
+            model: Arc::new(model),
+            ..self.clone()
+        })
     }
 
     /// A weight matrix by its name in the file, for example `blk.0.attn_q.weight`.

@@ -12,7 +12,9 @@ pub mod mlp;
 pub mod project;
 pub mod sample;
 pub mod score;
+mod sequences;
 pub mod store;
+pub mod tensor_store;
 pub mod tiny;
 pub mod tokenizer;
 

@@ -1,7 +1,7 @@
 //! Weight matrices, dense or as the blocks that the file holds.
 
 use rayon::prelude::*;
-use whittle_tensor::{Tensor, par, product};
+use whittle_tensor::{Device, Tensor, par, product};
 
 use crate::gguf::TensorView;
 use crate::{Error, Result, block};
@@ -157,6 +157,23 @@ impl Matrix {
                 Ok(Tensor::from_vec(out, &[self.rows, self.cols])?)
             }
         }
+    }
+
+    /// The same matrix on `device`. Off the CPU all weights are f32 there, whatever blocks the file has: widened here and uploaded
+    /// once.
+    ///
+    /// # Errors
+    /// Memory that the weights don't fit into, here or there.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let values = match (&self.values, device) {
+            (Values::Blocks(view), Device::Cpu) => Values::Blocks(view.clone()),
+            _ => Values::Dense(self.widen()?.to_device(device)?),
+        };
+        Ok(Self {
+            name: self.name.clone(),
+            values,
+            ..*self
+        })
     }
 
     /// The rows from `first` on that fill `out`, spread over the threads.

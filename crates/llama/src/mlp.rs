@@ -38,7 +38,7 @@ impl FeedForward<'_> {
             weights: &[self.gate, self.up],
         };
         let [gate, up] = outputs(self.project, &group)?;
-        let x = &gate.silu()?.mul(&up)?;
+        let x = &gate.silu_mul(&up)?;
         let group = ProjectGroup {
             layer,
             group: Group::Down,

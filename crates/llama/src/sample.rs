@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use whittle_tensor::Device;
 use whittle_tensor::random::Philox4x32;
 
 use crate::{Decoder, Error, KvStore, Result, SequenceId};
@@ -152,7 +153,7 @@ pub fn generate(
     let mut logits = decoder.logits(&hidden)?;
     loop {
         let draw = store.len(sequence)? as u64;
-        let token = sampler.choose(logits.as_slice::<f32>()?, draw)?;
+        let token = sampler.choose(logits.to_device(&Device::Cpu)?.as_slice::<f32>()?, draw)?;
         if decoder.config().eos == Some(token) {
             return Ok(tokens);
         }

@@ -1,5 +1,7 @@
 //! How likely a model finds given tokens.
 
+use whittle_tensor::Device;
+
 use crate::decoder::{chunks, unknown_token};
 use crate::{Decoder, Error, KvStore, Result, SequenceId, Span, Visible};
 
@@ -34,6 +36,7 @@ pub fn score(
         for (block, targets) in targets.chunks(ROWS).enumerate() {
             let rows = hidden.narrow(0, block * ROWS, targets.len())?;
             let log_p = decoder.logits(&rows)?.log_softmax(1)?;
+            let log_p = log_p.to_device(&Device::Cpu)?;
             let vocab = log_p.shape()[1];
             for (row, &target) in log_p.as_slice::<f32>()?.chunks_exact(vocab).zip(targets) {
                 let score = row.get(target as usize).copied();

@@ -3,14 +3,23 @@
 use half::f16;
 use proptest::prelude::*;
 use whittle_llama::cache::{CacheShape, PlainStore, Stored, TILE};
+use whittle_llama::tensor_store::TensorStore;
 use whittle_llama::{Error, KvStore, SequenceId, Span, Truncated, Visible};
-use whittle_tensor::Tensor;
+use whittle_tensor::{Device, Tensor};
 
 const SHAPE: CacheShape = CacheShape {
     layers: 2,
     kv_heads: 2,
     head_dim: 16,
 };
+
+fn plain<T: Stored>(shape: CacheShape) -> Box<dyn KvStore> {
+    Box::new(PlainStore::<T>::new(shape).unwrap())
+}
+
+fn tensors(shape: CacheShape) -> Box<dyn KvStore> {
+    Box::new(TensorStore::new(shape, &Device::Cpu).unwrap())
+}
 
 /// Numbers in -2..2 that depend on all arguments, so that no two rows look alike.
 fn noise(seed: usize, len: usize) -> Vec<f32> {
@@ -152,7 +161,7 @@ fn assert_close(found: &[f32], expected: &[f64], context: &str) {
     }
 }
 
-fn equals_the_oracle<T: Stored>() {
+fn equals_the_oracle<T: Stored>(store: fn(CacheShape) -> Box<dyn KvStore>) {
     for (kv_heads, group, head_dim) in [(1, 1, 2), (2, 3, 16), (1, 4, 80), (3, 3, 64)] {
         let shape = CacheShape {
             layers: 1,
@@ -172,19 +181,11 @@ fn equals_the_oracle<T: Stored>() {
             (1030, 2),
         ] {
             let tokens: Vec<usize> = (0..before + queries).collect();
-            let mut store = PlainStore::<T>::new(shape).unwrap();
+            let store = &mut *store(shape);
             let sequence = store.sequence().unwrap();
-            append(&mut store, shape, &[(sequence, &tokens)]);
+            append(store, shape, &[(sequence, &tokens)]);
             let q = noise(7, queries * heads * head_dim);
-            let out = attend(
-                &mut store,
-                0,
-                sequence,
-                &q,
-                heads,
-                head_dim,
-                Visible::Causal,
-            );
+            let out = attend(store, 0, sequence, &q, heads, head_dim, Visible::Causal);
             let row_len = heads * head_dim;
             for (i, (q, out)) in q
                 .chunks_exact(row_len)
@@ -204,12 +205,17 @@ fn equals_the_oracle<T: Stored>() {
 
 #[test]
 fn attention_of_the_f32_cache_equals_the_f64_oracle() {
-    equals_the_oracle::<f32>();
+    equals_the_oracle::<f32>(plain::<f32>);
+}
+
+#[test]
+fn attention_of_tensors_equals_the_f64_oracle() {
+    equals_the_oracle::<f32>(tensors);
 }
 
 #[test]
 fn attention_of_the_f16_cache_equals_the_f64_oracle_on_rounded_rows() {
-    equals_the_oracle::<f16>();
+    equals_the_oracle::<f16>(plain::<f16>);
 }
 
 #[test]
@@ -292,15 +298,19 @@ fn a_tree_row_sees_the_prefix_its_ancestors_and_itself() {
     let paths: [&[usize]; 6] = [&[0], &[0, 1], &[0, 2], &[0, 1, 3], &[4], &[4, 5]];
     let heads = 6;
     let row_len = heads * SHAPE.head_dim;
-    for before in [0, 1, 29, 32, 520] {
-        let mut store = PlainStore::<f32>::new(SHAPE).unwrap();
+    let stores = [plain::<f32>, tensors];
+    for (before, store) in [0, 1, 29, 32, 520]
+        .into_iter()
+        .flat_map(|before| stores.map(|store| (before, store)))
+    {
+        let store = &mut *store(SHAPE);
         let sequence = store.sequence().unwrap();
         let prefix: Vec<usize> = (100..100 + before).collect();
-        append(&mut store, SHAPE, &[(sequence, &prefix)]);
-        append(&mut store, SHAPE, &[(sequence, &[0, 1, 2, 3, 4, 5])]);
+        append(store, SHAPE, &[(sequence, &prefix)]);
+        append(store, SHAPE, &[(sequence, &[0, 1, 2, 3, 4, 5])]);
         let q = noise(3, parents.len() * row_len);
         let out = attend(
-            &mut store,
+            store,
             1,
             sequence,
             &q,
@@ -396,65 +406,67 @@ proptest! {
 
     #[test]
     fn any_course_of_changes_leaves_the_tokens_of_a_naive_list(changes in prop::collection::vec(change(), 1..24)) {
-        let mut store = PlainStore::<f32>::new(SHAPE).unwrap();
-        let mut model: Vec<(SequenceId, Vec<usize>)> = vec![];
-        let mut token = 0;
-        for change in changes {
-            let len = model.len();
-            if len == 0 || matches!(change, Change::Start) {
-                model.push((store.sequence().unwrap(), vec![]));
-                continue;
+        for mut store in [plain::<f32>(SHAPE), tensors(SHAPE)] {
+            let store = &mut *store;
+            let mut model: Vec<(SequenceId, Vec<usize>)> = vec![];
+            let mut token = 0;
+            for change in &changes {
+                let len = model.len();
+                if len == 0 || matches!(change, Change::Start) {
+                    model.push((store.sequence().unwrap(), vec![]));
+                    continue;
+                }
+                match *change {
+                    Change::Start => {}
+                    Change::Append { sequence, tokens } => {
+                        let (id, held) = &mut model[sequence % len];
+                        let new: Vec<usize> = (token..token + tokens).collect();
+                        token += tokens;
+                        append(store, SHAPE, &[(*id, &new)]);
+                        held.extend(new);
+                    }
+                    Change::Fork { sequence } => {
+                        let (id, held) = model[sequence % len].clone();
+                        model.push((store.fork(id).unwrap(), held));
+                    }
+                    Change::Truncate { sequence, len: to } => {
+                        let (id, held) = &mut model[sequence % len];
+                        let to = to % (held.len() + 1);
+                        prop_assert_eq!(store.truncate(*id, to).unwrap(), Truncated::Exact);
+                        held.truncate(to);
+                    }
+                    Change::Retain { sequence, from, mask } => {
+                        let (id, held) = &mut model[sequence % len];
+                        let from = from % (held.len() + 1);
+                        let rows: Vec<usize> = (0..held.len() - from).filter(|i| mask >> (i % 64) & 1 == 1).collect();
+                        store.retain(*id, from, &rows).unwrap();
+                        let kept: Vec<usize> = rows.iter().map(|row| held[from + row]).collect();
+                        held.truncate(from);
+                        held.extend(kept);
+                    }
+                    Change::Free { sequence } => {
+                        let (id, _) = model.swap_remove(sequence % len);
+                        store.free(id).unwrap();
+                        prop_assert!(store.len(id).is_err());
+                    }
+                }
             }
-            match change {
-                Change::Start => {}
-                Change::Append { sequence, tokens } => {
-                    let (id, held) = &mut model[sequence % len];
-                    let new: Vec<usize> = (token..token + tokens).collect();
-                    token += tokens;
-                    append(&mut store, SHAPE, &[(*id, &new)]);
-                    held.extend(new);
+            for (id, held) in &model {
+                prop_assert_eq!(store.len(*id).unwrap(), held.len());
+                if held.is_empty() {
+                    continue;
                 }
-                Change::Fork { sequence } => {
-                    let (id, held) = model[sequence % len].clone();
-                    model.push((store.fork(id).unwrap(), held));
-                }
-                Change::Truncate { sequence, len: to } => {
-                    let (id, held) = &mut model[sequence % len];
-                    let to = to % (held.len() + 1);
-                    prop_assert_eq!(store.truncate(*id, to).unwrap(), Truncated::Exact);
-                    held.truncate(to);
-                }
-                Change::Retain { sequence, from, mask } => {
-                    let (id, held) = &mut model[sequence % len];
-                    let from = from % (held.len() + 1);
-                    let rows: Vec<usize> = (0..held.len() - from).filter(|i| mask >> (i % 64) & 1 == 1).collect();
-                    store.retain(*id, from, &rows).unwrap();
-                    let kept: Vec<usize> = rows.iter().map(|row| held[from + row]).collect();
-                    held.truncate(from);
-                    held.extend(kept);
-                }
-                Change::Free { sequence } => {
-                    let (id, _) = model.swap_remove(sequence % len);
-                    store.free(id).unwrap();
-                    prop_assert!(store.len(id).is_err());
+                let q = noise(9, 4 * SHAPE.head_dim);
+                for layer in 0..SHAPE.layers {
+                    let out = attend(store, layer, *id, &q, 4, SHAPE.head_dim, Visible::Causal);
+                    assert_close(&out, &oracle::<f32>(SHAPE, layer, held, &q, 0.25), "after all changes");
                 }
             }
+            for (id, _) in model {
+                store.free(id).unwrap();
+            }
+            prop_assert_eq!(store.bytes(), 0);
         }
-        for (id, held) in &model {
-            prop_assert_eq!(store.len(*id).unwrap(), held.len());
-            if held.is_empty() {
-                continue;
-            }
-            let q = noise(9, 4 * SHAPE.head_dim);
-            for layer in 0..SHAPE.layers {
-                let out = attend(&mut store, layer, *id, &q, 4, SHAPE.head_dim, Visible::Causal);
-                assert_close(&out, &oracle::<f32>(SHAPE, layer, held, &q, 0.25), "after all changes");
-            }
-        }
-        for (id, _) in model {
-            store.free(id).unwrap();
-        }
-        prop_assert_eq!(store.bytes(), 0);
     }
 }
 

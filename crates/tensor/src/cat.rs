@@ -3,14 +3,14 @@
 use crate::dtype::{Element, with_element};
 use crate::layout::check_len;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor};
+use crate::{Device, Error, Result, Tensor, gpu};
 
 impl Tensor {
     /// The tensors one behind the other along dimension `dim`; the other dimensions are equal.
     ///
     /// # Errors
     /// [`Error::Argument`] for no tensors or a dimension that isn't there, [`Error::Shape`] and [`Error::DType`] where one does not
-    /// fit the first, [`Error::Device`] off the CPU, [`Error::Memory`].
+    /// fit the first, [`Error::Device`] for two devices, [`Error::Memory`]; on a device whatever its driver says.
     pub fn cat(tensors: &[&Self], dim: usize) -> Result<Self> {
         let Some((&first, rest)) = tensors.split_first() else {
             return Err(Error::argument(
@@ -21,7 +21,6 @@ impl Tensor {
             ));
         };
         first.layout().check_dim("cat", dim)?;
-        first.check_host("cat")?;
         let mut shape = first.shape().to_vec();
         for tensor in rest {
             first.check_alike("cat", tensor)?;
@@ -36,6 +35,9 @@ impl Tensor {
             }
             // A broadcast view can be as long as usize allows; the sum then fails the check of the length below.
             shape[dim] = shape[dim].saturating_add(tensor.shape()[dim]);
+        }
+        if let Device::Gpu(_) = first.device() {
+            return gpu::copy::cat(tensors, dim, &shape);
         }
         with_element!(first.dtype(), T => concatenate::<T>(tensors, dim, &shape))
     }

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::layout::check_len;
 use crate::real::Real;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor, par, simd};
+use crate::{Device, Error, Result, Tensor, gpu, par, simd};
 
 /// A sparse matrix `[rows, cols]`: row `r` has the entries `indptr[r]..indptr[r + 1]` of `indices` (columns) and `values`.
 ///
@@ -101,10 +101,16 @@ impl Csr {
     /// threads; halves are added in f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] where `dense` is not `[cols, d]`, [`Error::DType`] for integers, [`Error::Device`] off the CPU,
-    /// [`Error::Memory`].
+    /// [`Error::Shape`] where `dense` is not `[cols, d]`, [`Error::DType`] for integers, [`Error::Memory`]; on a
+    /// device whatever its driver says.
     pub fn spmm(&self, dense: &Tensor) -> Result<Tensor> {
         dense.check_float("spmm")?;
+        if !matches!(dense.shape(), &[rows, _] if rows == self.cols) {
+            return Err(self.shape_error(dense));
+        }
+        if let Device::Gpu(_) = dense.device() {
+            return gpu::spmm::spmm(self, dense);
+        }
         match dense.dtype() {
             DType::F64 => self.product::<f64>(dense, |value, x, out| {
                 out.iter_mut().zip(x).for_each(|(out, x)| *out += value * x);
@@ -120,12 +126,9 @@ impl Csr {
         add_scaled: impl Fn(T, &[T], &mut [T]) + Send + Sync,
     ) -> Result<Tensor> {
         const OP: &str = "spmm";
-        let &[rows, d] = dense.shape() else {
+        let &[_, d] = dense.shape() else {
             return Err(self.shape_error(dense));
         };
-        if rows != self.cols {
-            return Err(self.shape_error(dense));
-        }
         let dense = dense.contiguous()?;
         let dense = dense.contiguous_slice::<T>(OP)?;
         let shape = [self.rows(), d];

@@ -5,15 +5,15 @@ use crate::layout::{broadcast_shapes, check_len};
 use crate::real::Real;
 use crate::storage::zeroed;
 use crate::walk::Walk;
-use crate::{Result, Tensor, erf, par, simd};
+use crate::{Device, Result, Tensor, erf, gpu, par, simd};
 
 impl Tensor {
     /// `self + rhs`, broadcast to each other.
     ///
     /// # Errors
     /// Those of every two-operand operation: [`Error::Shape`](crate::Error::Shape) where the shapes don't broadcast,
-    /// [`Error::DType`](crate::Error::DType) for integers or two types, [`Error::Device`](crate::Error::Device) off the CPU,
-    /// [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::DType`](crate::Error::DType) for integers or two types, [`Error::Device`](crate::Error::Device) for two devices,
+    /// [`Error::Memory`](crate::Error::Memory); on a device whatever its driver says.
     pub fn add(&self, rhs: &Self) -> Result<Self> {
         self.binary("add", rhs, Binary::Add)
     }
@@ -42,16 +42,33 @@ impl Tensor {
         self.binary("div", rhs, Binary::Div)
     }
 
+    /// `silu(self) · rhs` element by element, broadcast to each other: the inner half of SwiGLU. One pass on a device.
+    ///
+    /// # Errors
+    /// Those of [`add`](Self::add).
+    pub fn silu_mul(&self, rhs: &Self) -> Result<Self> {
+        const OP: &str = "silu_mul";
+        self.check_float(OP)?;
+        self.check_alike(OP, rhs)?;
+        match self.device() {
+            Device::Gpu(_) if self.shape() == rhs.shape() => {
+                gpu::binary::binary(OP, &self.contiguous()?, &rhs.contiguous()?)
+            }
+            _ => self.silu()?.mul(rhs),
+        }
+    }
+
     /// `x + value`, with `value` rounded to the element type (f32 for halves).
     ///
     /// # Errors
     /// Those of every one-operand operation: [`Error::DType`](crate::Error::DType) for integers,
-    /// [`Error::Device`](crate::Error::Device) off the CPU, [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::Memory`](crate::Error::Memory); on a device whatever its driver says.
     pub fn add_scalar(&self, value: f64) -> Result<Self> {
-        self.unary(
+        self.with_scalar(
             "add_scalar",
-            |x, out| each(x, out, |x| x + value as f32),
-            |x| x + value,
+            value,
+            |x, value| x + value,
+            |x, value| x + value,
         )
     }
 
@@ -60,10 +77,11 @@ impl Tensor {
     /// # Errors
     /// Those of [`add_scalar`](Self::add_scalar).
     pub fn mul_scalar(&self, value: f64) -> Result<Self> {
-        self.unary(
+        self.with_scalar(
             "mul_scalar",
-            |x, out| each(x, out, |x| x * value as f32),
-            |x| x * value,
+            value,
+            |x, value| x * value,
+            |x, value| x * value,
         )
     }
 
@@ -154,6 +172,25 @@ impl Tensor {
         })
     }
 
+    fn with_scalar(
+        &self,
+        op: &'static str,
+        value: f64,
+        f32_value: impl Fn(f32, f32) -> f32 + Send + Sync,
+        f64_value: impl Fn(f64, f64) -> f64 + Send + Sync,
+    ) -> Result<Self> {
+        if let Device::Gpu(_) = self.device() {
+            self.check_float(op)?;
+            return gpu::unary::unary(op, self, Some(value as f32));
+        }
+        let rounded = value as f32;
+        self.unary(
+            op,
+            |x, out| each(x, out, |x| f32_value(x, rounded)),
+            |x| f64_value(x, value),
+        )
+    }
+
     fn unary(
         &self,
         op: &'static str,
@@ -161,6 +198,9 @@ impl Tensor {
         f64_value: impl Fn(f64) -> f64 + Send + Sync,
     ) -> Result<Self> {
         self.check_float(op)?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::unary::unary(op, self, None);
+        }
         match self.dtype() {
             DType::F64 => {
                 self.mapped_slices(op, |x: &[f64], out: &mut [f64]| each(x, out, &f64_value))
@@ -187,6 +227,12 @@ impl Tensor {
     fn binary(&self, op: &'static str, rhs: &Self, f: Binary) -> Result<Self> {
         self.check_float(op)?;
         self.check_alike(op, rhs)?;
+        if let Device::Gpu(_) = self.device() {
+            let shape = broadcast_shapes(op, self.shape(), rhs.shape())?;
+            let a = self.layout().broadcast_for(op, &shape)?;
+            let b = rhs.layout().broadcast_for(op, &shape)?;
+            return gpu::binary::binary(op, &self.view(a), &rhs.view(b));
+        }
         match self.dtype() {
             DType::F64 => self.combined::<f64>(op, rhs, f),
             DType::F32 => self.combined::<f32>(op, rhs, f),

@@ -4,17 +4,24 @@ use crate::dtype::{DType, Element, with_element};
 use crate::layout::check_len;
 use crate::real::Real;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor, par};
+use crate::{Device, Error, Result, Tensor, gpu, par};
 
 impl Tensor {
     /// `out[i] = self[index[i]]` for rows of dimension 0: `[n, …]` and U32 `[m]` give `[m, …]`. Takes every dtype.
     ///
+    /// On a device the index may be there or on the CPU. It is checked on the CPU, so an index on the device is read back first.
+    ///
     /// # Errors
     /// [`Error::Argument`] for an index that isn't there, [`Error::Shape`] for a tensor of rank 0 or an index of another rank than 1,
-    /// [`Error::DType`] for an index that is not U32, [`Error::Device`] off the CPU, [`Error::Memory`].
+    /// [`Error::DType`] for an index that is not U32, [`Error::Device`] for two devices, [`Error::Memory`]; on a device whatever its
+    /// driver says.
     pub fn gather(&self, index: &Self) -> Result<Self> {
-        let index = self.row_index("gather", index)?;
-        with_element!(self.dtype(), T => self.gather_rows::<T>(&index))
+        let rows = self.row_index("gather", index)?;
+        if let Device::Gpu(_) = self.device() {
+            let shape = [&[rows.len()], &self.shape()[1..]].concat();
+            return gpu::gather::gather(self, &index.to_device(self.device())?, &shape);
+        }
+        with_element!(self.dtype(), T => self.gather_rows::<T>(&rows))
     }
 
     /// `out = self`, then `out[index[i]] += rows[i]` for each `i` in order: `[n, …]`, U32 `[m]` and `[m, …]` give `[n, …]`.
@@ -36,6 +43,9 @@ impl Tensor {
                 format!("{:?}", rows.shape()),
             ));
         }
+        if let Device::Gpu(_) = self.device() {
+            return gpu::spmm::scatter_add(self, &index, rows);
+        }
         match self.dtype() {
             DType::F64 => self.scatter_rows::<f64>(&index, rows),
             DType::F32 => self.scatter_rows::<f32>(&index, rows),
@@ -53,7 +63,16 @@ impl Tensor {
                 format!("{:?} and {:?}", self.shape(), index.shape()),
             ));
         };
-        index.buffer::<u32>(op)?;
+        if index.dtype() != DType::U32 {
+            return Err(Error::dtype(op, "u32", index.dtype()));
+        }
+        if index.device() != &Device::Cpu && index.device() != self.device() {
+            return Err(Error::Device {
+                op,
+                expected: format!("an index on the cpu or on {}", self.device().name()),
+                found: index.device().name(),
+            });
+        }
         let index = index.to_vec::<u32>()?;
         match index.iter().find(|&&i| i as usize >= n) {
             Some(i) => Err(Error::argument(

@@ -14,6 +14,7 @@ mod erf;
 mod error;
 mod gather;
 mod gemm;
+pub mod gpu;
 pub mod kernel;
 mod layout;
 mod matmul;

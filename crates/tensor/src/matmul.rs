@@ -6,7 +6,7 @@ use crate::layout::{Layout, broadcast_shapes, check_len};
 use crate::real::Half;
 use crate::storage::zeroed;
 use crate::walk::Walk;
-use crate::{Error, Result, Tensor, par, product};
+use crate::{Device, Error, Result, Tensor, gpu, par, product};
 
 /// Rows and columns of the tiles in which halves are widened: two f32 tiles of a 1536-wide operand fit a second-level cache's
 /// order of magnitude, and widening costs 1/512 of the multiply-adds.
@@ -17,10 +17,11 @@ impl Tensor {
     ///
     /// F16 and BF16 are widened tile by tile, summed up in f32, and rounded once. A few f32 rows times the transposed view of
     /// contiguous rows (`x.matmul(&w.transpose(0, 1)?)`) take the kernel of [`product::rows_by_rows`](crate::product::rows_by_rows).
+    /// On a device views whose rows or columns lie whole are read in place, others are copied there first.
     ///
     /// # Errors
     /// [`Error::Shape`] for ranks below 2, inner sizes that differ or outer ones that don't broadcast; [`Error::DType`] for integers
-    /// or two types; [`Error::Device`] off the CPU; [`Error::Memory`].
+    /// or two types; [`Error::Device`] for two devices; [`Error::Memory`]; on a device whatever its driver says.
     pub fn matmul(&self, rhs: &Self) -> Result<Self> {
         const OP: &str = "matmul";
         self.check_float(OP)?;
@@ -50,6 +51,10 @@ impl Tensor {
                 .broadcast_for(OP, &[&batch[..], &[*k, *n]].concat())?,
             shape: [&batch[..], &[*m, *n]].concat(),
         };
+        if let Device::Gpu(_) = self.device() {
+            let (lhs, rhs) = (self.view(views.lhs), rhs.view(views.rhs));
+            return gpu::matmul::matmul(&lhs, &rhs, &views.shape);
+        }
         match self.dtype() {
             DType::F64 => views.multiply(self.buffer::<f64>(OP)?, rhs.buffer(OP)?, gemm::product),
             DType::F32 => {

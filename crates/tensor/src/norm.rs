@@ -3,17 +3,20 @@
 use crate::dtype::DType;
 use crate::real::Real;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor, par, simd};
+use crate::{Device, Error, Result, Tensor, gpu, par, simd};
 
 impl Tensor {
     /// RMSNorm (Zhang and Sennrich, 2019) over the last dimension: `x · weight / √(mean(x²) + eps)`; `weight` is `[d]`.
     ///
     /// # Errors
     /// [`Error::Shape`] where `weight` is not as long as the rows, [`Error::DType`] for integers or two types, [`Error::Device`]
-    /// off the CPU, [`Error::Memory`].
+    /// for two devices, [`Error::Memory`]; on a device whatever its driver says.
     pub fn rms_norm(&self, weight: &Self, eps: f32) -> Result<Self> {
         const OP: &str = "rms_norm";
         self.check_rows(OP, &[weight])?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::norm::rms_norm(self, weight, eps);
+        }
         match self.dtype() {
             DType::F64 => self.normed(OP, [weight], |x: &[f64], [weight], out| {
                 let square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
@@ -38,6 +41,9 @@ impl Tensor {
     pub fn layer_norm(&self, weight: &Self, bias: &Self, eps: f32) -> Result<Self> {
         const OP: &str = "layer_norm";
         self.check_rows(OP, &[weight, bias])?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::norm::layer_norm(self, weight, bias, eps);
+        }
         match self.dtype() {
             DType::F64 => self.normed(OP, [weight, bias], |x: &[f64], [weight, bias], out| {
                 let mean = x.iter().sum::<f64>() / x.len() as f64;

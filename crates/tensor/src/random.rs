@@ -3,7 +3,7 @@
 use crate::device::Device;
 use crate::layout::check_len;
 use crate::storage::zeroed;
-use crate::{Result, Tensor, par};
+use crate::{Result, Tensor, gpu, par};
 
 /// Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): a bijection of 128-bit counters for each
 /// 64-bit key.
@@ -106,8 +106,11 @@ impl Tensor {
     /// # Errors
     /// Those of [`zeros`](Self::zeros).
     pub fn rand(shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<Self> {
+        if let Device::Gpu(driver) = device {
+            return gpu::random::drawn("rand", "philox_uniform", shape, [seed, stream], driver);
+        }
         let random = Philox4x32::new(seed, stream);
-        drawn("rand", shape, |i| random.uniform_at(i))?.to_device(device)
+        drawn("rand", shape, |i| random.uniform_at(i))
     }
 
     /// F32 on `device`: element `i` is [`Philox4x32::normal_at`]`(i)` of the seed's stream.
@@ -115,8 +118,11 @@ impl Tensor {
     /// # Errors
     /// Those of [`zeros`](Self::zeros).
     pub fn randn(shape: &[usize], seed: u64, stream: u64, device: &Device) -> Result<Self> {
+        if let Device::Gpu(driver) = device {
+            return gpu::random::drawn("randn", "philox_normal", shape, [seed, stream], driver);
+        }
         let random = Philox4x32::new(seed, stream);
-        drawn("randn", shape, |i| random.normal_at(i))?.to_device(device)
+        drawn("randn", shape, |i| random.normal_at(i))
     }
 }
 

@@ -4,15 +4,15 @@ use crate::dtype::{Element, with_element};
 use crate::layout::check_len;
 use crate::sort::compare;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor, par};
+use crate::{Device, Error, Result, Tensor, gpu, par};
 use std::cmp::Ordering;
 
 impl Tensor {
     /// Sum along dimension `dim`, which disappears. Added up in f64 for every type and rounded once; 0 along a dimension of size 0.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that isn't there, [`Error::DType`] for integers, [`Error::Device`] off the CPU,
-    /// [`Error::Memory`].
+    /// [`Error::Argument`] for a dimension that isn't there, [`Error::DType`] for integers, [`Error::Memory`]; on a
+    /// device whatever its driver says.
     pub fn sum(&self, dim: usize) -> Result<Self> {
         self.check_float("sum")?;
         self.folded("sum", dim, 0.0, |sum, x| sum + x, |sum, _| sum)
@@ -36,8 +36,8 @@ impl Tensor {
     /// Greatest element along dimension `dim`, which disappears; NaN where there is one. Takes every dtype.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a dimension that isn't there, [`Error::Shape`] for one of size 0, [`Error::Device`] off the CPU,
-    /// [`Error::Memory`].
+    /// [`Error::Argument`] for a dimension that isn't there, [`Error::Shape`] for one of size 0, [`Error::Device`] for a
+    /// type without a kernel on the device, [`Error::Memory`]; on a device whatever its driver says.
     pub fn max(&self, dim: usize) -> Result<Self> {
         self.check_some("max", dim)?;
         let greater = |max: f64, x: f64| if x > max || x.is_nan() { x } else { max };
@@ -61,6 +61,9 @@ impl Tensor {
     /// Those of [`max`](Self::max).
     pub fn argmax(&self, dim: usize) -> Result<Self> {
         self.check_some("argmax", dim)?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::reduce::reduce("argmax", self, dim, &self.without(dim));
+        }
         with_element!(self.dtype(), T => self.argmax_of::<T>(dim))
     }
 
@@ -97,6 +100,13 @@ impl Tensor {
         ))
     }
 
+    /// The shape without dimension `dim`, which is there.
+    fn without(&self, dim: usize) -> Vec<usize> {
+        let mut shape = self.shape().to_vec();
+        shape.remove(dim);
+        shape
+    }
+
     fn folded(
         &self,
         op: &'static str,
@@ -106,6 +116,9 @@ impl Tensor {
         finish: impl Fn(f64, usize) -> f64 + Send + Sync,
     ) -> Result<Self> {
         self.layout().check_dim(op, dim)?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::reduce::reduce(op, self, dim, &self.without(dim));
+        }
         with_element!(self.dtype(), T => self.folded_as::<T>(op, dim, start, step, finish))
     }
 
@@ -117,12 +130,10 @@ impl Tensor {
         step: impl Fn(f64, f64) -> f64 + Send + Sync,
         finish: impl Fn(f64, usize) -> f64 + Send + Sync,
     ) -> Result<Self> {
-        self.check_host(op)?;
         let x = self.contiguous()?;
         let x = x.contiguous_slice::<T>(op)?;
         let len = self.shape()[dim];
-        let mut shape = self.shape().to_vec();
-        shape.remove(dim);
+        let shape = self.without(dim);
         let inner: usize = shape[dim..].iter().product();
         let mut out = zeroed::<T>(op, check_len(op, &shape)?)?;
         if inner == 1 {

@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::real::Real;
 use crate::storage::zeroed;
-use crate::{Error, Result, Tensor, par};
+use crate::{Device, Error, Result, Tensor, gpu, par};
 
 /// Which two elements of a head rotate together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,26 +22,19 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Shape`] for another rank, an odd `head_dim` or as many positions as there are not tokens; [`Error::DType`] for
-    /// integers; [`Error::Argument`] for a `base` that is no finite number above 0; [`Error::Device`] off the CPU; [`Error::Memory`].
+    /// integers; [`Error::Argument`] for a `base` that is no finite number above 0; [`Error::Memory`]; on a device whatever its
+    /// driver says.
     pub fn rope(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
-        self.check_float("rope")?;
+        const OP: &str = "rope";
+        self.check_float(OP)?;
         if !(base.is_finite() && base > 0.0) {
             return Err(Error::argument(
-                "rope",
+                OP,
                 "base",
                 "a finite number above 0",
                 base.to_string(),
             ));
         }
-        match self.dtype() {
-            DType::F64 => self.turned::<f64>(positions, base, pairing),
-            DType::F32 => self.turned::<f32>(positions, base, pairing),
-            _ => self.through_f32(|wide| wide.turned::<f32>(positions, base, pairing)),
-        }
-    }
-
-    fn turned<T: Real>(&self, positions: &[u32], base: f32, pairing: Pairing) -> Result<Self> {
-        const OP: &str = "rope";
         let &[tokens, heads, head_dim] = self.shape() else {
             return Err(Error::shape(
                 OP,
@@ -63,12 +56,28 @@ impl Tensor {
                 format!("{} positions", positions.len()),
             ));
         }
+        if let Device::Gpu(_) = self.device() {
+            return gpu::rope::rope(self, positions, base, pairing);
+        }
+        let row = [heads, head_dim];
+        match self.dtype() {
+            DType::F64 => self.turned::<f64>(row, positions, base, pairing),
+            DType::F32 => self.turned::<f32>(row, positions, base, pairing),
+            _ => self.through_f32(|wide| wide.turned::<f32>(row, positions, base, pairing)),
+        }
+    }
+
+    fn turned<T: Real>(
+        &self,
+        [heads, head_dim]: [usize; 2],
+        positions: &[u32],
+        base: f32,
+        pairing: Pairing,
+    ) -> Result<Self> {
+        const OP: &str = "rope";
         let x = self.contiguous()?;
         let x = x.contiguous_slice::<T>(OP)?;
-        let half = head_dim / 2;
-        let frequencies: Vec<f64> = (0..half)
-            .map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64))
-            .collect();
+        let frequencies = frequencies(base, head_dim);
         let mut out = zeroed::<T>(OP, x.len())?;
         let row = heads * head_dim;
         par::rows(&mut out, row, COST * x.len(), |token, out| {
@@ -86,6 +95,13 @@ impl Tensor {
         });
         Self::from_vec(out, self.shape())
     }
+}
+
+/// The angle between two positions for each pair of a head: `base^(−2i / head_dim)`.
+pub(crate) fn frequencies(base: f32, head_dim: usize) -> Vec<f64> {
+    (0..head_dim / 2)
+        .map(|i| f64::from(base).powf(-2.0 * i as f64 / head_dim as f64))
+        .collect()
 }
 
 /// What an element costs in the simple operations of [`par`], its share of sine and cosine included.

@@ -3,7 +3,7 @@
 use crate::dtype::DType;
 use crate::real::Real;
 use crate::storage::zeroed;
-use crate::{Result, Tensor, par, simd};
+use crate::{Device, Result, Tensor, gpu, par, simd};
 
 impl Tensor {
     /// `e^(x_i − max) / Σ_j e^(x_j − max)` along dimension `dim`.
@@ -13,7 +13,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) for a dimension that isn't there, [`Error::DType`](crate::Error::DType) for integers,
-    /// [`Error::Device`](crate::Error::Device) off the CPU, [`Error::Memory`](crate::Error::Memory).
+    /// [`Error::Memory`](crate::Error::Memory); on a device whatever its driver says.
     pub fn softmax(&self, dim: usize) -> Result<Self> {
         self.along("softmax", dim, &softmax_f32, &softmax_f64)
     }
@@ -35,6 +35,9 @@ impl Tensor {
     ) -> Result<Self> {
         self.check_float(op)?;
         self.layout().check_dim(op, dim)?;
+        if let Device::Gpu(_) = self.device() {
+            return gpu::softmax::softmax(op, &self.moved_last(dim)?)?.moved_back(dim);
+        }
         match self.dtype() {
             DType::F64 => self.by_rows(op, dim, f64_row),
             DType::F32 => self.by_rows(op, dim, f32_row),
@@ -43,7 +46,7 @@ impl Tensor {
     }
 
     fn by_rows<T: Real>(&self, op: &'static str, dim: usize, f: Row<'_, T>) -> Result<Self> {
-        let x = self.moved_last(op, dim)?;
+        let x = self.moved_last(dim)?;
         let values = x.contiguous_slice::<T>(op)?;
         let mut out = zeroed::<T>(op, values.len())?;
         let len = self.shape()[dim];

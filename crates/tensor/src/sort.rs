@@ -65,8 +65,9 @@ impl Tensor {
         Self::from_vec(out, rows.shape())?.moved_back(dim)
     }
 
-    /// Dimension `dim` moved to the end, contiguous; its positions fit u32.
+    /// Dimension `dim` moved to the end, contiguous, on the CPU; its positions fit u32.
     pub(crate) fn positions_along(&self, op: &'static str, dim: usize) -> Result<Self> {
+        self.check_host(op)?;
         if u32::try_from(self.shape()[dim]).is_err() {
             return Err(Error::shape(
                 op,
@@ -74,7 +75,7 @@ impl Tensor {
                 format!("{:?}", self.shape()),
             ));
         }
-        self.moved_last(op, dim)
+        self.moved_last(dim)
     }
 
     fn greatest<T: Element>(&self, k: usize) -> Result<(Self, Self)> {

@@ -86,23 +86,27 @@ pub(crate) struct DeviceBuffer {
 }
 
 impl DeviceBuffer {
-    /// Copies `bytes` to new memory of `driver`. No memory is asked for where there is nothing to hold.
-    pub(crate) fn upload(driver: &Arc<dyn Driver>, bytes: &[u8], dtype: DType) -> Result<Self> {
-        let pointer = if bytes.is_empty() {
-            DevicePtr::new(0)
-        } else {
-            driver.alloc(bytes.len())?
+    /// New memory of `driver` for `bytes` bytes, contents undefined. Nothing is asked for where there is nothing to hold.
+    pub(crate) fn unwritten(driver: &Arc<dyn Driver>, bytes: usize, dtype: DType) -> Result<Self> {
+        let pointer = match bytes {
+            0 => DevicePtr::new(0),
+            _ => driver.alloc(bytes)?,
         };
-        let buffer = Self {
+        Ok(Self {
             device: Device::Gpu(driver.clone()),
             driver: driver.clone(),
             pointer,
-            bytes: bytes.len(),
+            bytes,
             dtype,
-        };
+        })
+    }
+
+    /// Copies `bytes` to new memory of `driver`.
+    pub(crate) fn upload(driver: &Arc<dyn Driver>, bytes: &[u8], dtype: DType) -> Result<Self> {
         // From here on an error drops `buffer`, and with it the allocation.
+        let buffer = Self::unwritten(driver, bytes.len(), dtype)?;
         if !bytes.is_empty() {
-            driver.upload(pointer, bytes)?;
+            driver.upload(buffer.pointer, bytes)?;
         }
         Ok(buffer)
     }

@@ -1,12 +1,12 @@
 //! The tensor: a view of shared storage.
 
-use crate::device::{Device, DevicePtr};
+use crate::device::{Device, DevicePtr, Driver};
 use crate::dtype::{DType, Element, with_element};
 use crate::layout::{Layout, check_len};
 use crate::real::Half;
 use crate::storage::{DeviceBuffer, Storage, zeroed};
 use crate::walk::Walk;
-use crate::{Error, Result, par};
+use crate::{Error, Result, gpu, par};
 use half::{bf16, f16};
 use std::fmt;
 use std::sync::Arc;
@@ -44,9 +44,11 @@ impl Tensor {
     /// [`Error::Shape`] or [`Error::Memory`] for a shape that memory can't hold; on a device [`Error::DType`] for F64 and whatever
     /// its driver says.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
+        if let Device::Gpu(driver) = device {
+            return gpu::fill::full("zeros", shape, 0.0, dtype, driver);
+        }
         let len = check_len("zeros", shape)?;
-        with_element!(dtype, T => Self::from_vec(zeroed::<T>("zeros", len)?, shape))?
-            .to_device(device)
+        with_element!(dtype, T => Self::from_vec(zeroed::<T>("zeros", len)?, shape))
     }
 
     /// A tensor whose elements are all the `dtype`'s nearest to `value`.
@@ -54,13 +56,15 @@ impl Tensor {
     /// # Errors
     /// Those of [`zeros`](Self::zeros).
     pub fn full(shape: &[usize], value: f64, dtype: DType, device: &Device) -> Result<Self> {
+        if let Device::Gpu(driver) = device {
+            return gpu::fill::full("full", shape, value, dtype, driver);
+        }
         let len = check_len("full", shape)?;
         with_element!(dtype, T => {
             let mut data = zeroed::<T>("full", len)?;
             data.fill(T::from_double(value));
             Self::from_vec(data, shape)
-        })?
-        .to_device(device)
+        })
     }
 
     /// A tensor of rank 0 on the CPU.
@@ -179,17 +183,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::Device`] on the CPU, [`Error::Layout`] for a view with gaps.
     pub fn device_ptr(&self) -> Result<DevicePtr> {
-        let Storage::Device(buffer) = &*self.storage else {
-            return Err(Error::Device {
-                op: "device_ptr",
-                expected: "a tensor on a device".to_owned(),
-                found: self.device().name(),
-            });
-        };
+        let first = self.first_ptr("device_ptr")?;
         self.check_contiguous("device_ptr")?;
-        Ok(buffer
-            .pointer()
-            .byte_offset((self.layout.offset() * self.dtype().size_in_bytes()) as u64))
+        Ok(first)
     }
 
     /// The tensor on `device`, itself if it is there already. The copy holds what the view shows and no more.
@@ -228,10 +224,13 @@ impl Tensor {
     /// The tensor with its elements one behind the other: itself if they are, a copy if not.
     ///
     /// # Errors
-    /// [`Error::Memory`] for a broadcast view that memory can't hold, [`Error::Device`] for a view with gaps off the CPU.
+    /// [`Error::Memory`] for a broadcast view that memory can't hold, on a device whatever its driver says.
     pub fn contiguous(&self) -> Result<Self> {
         if self.layout.is_contiguous() {
             return Ok(self.clone());
+        }
+        if let Device::Gpu(_) = self.device() {
+            return gpu::copy::contiguous(self);
         }
         self.copied("contiguous")
     }
@@ -240,10 +239,20 @@ impl Tensor {
     /// becomes 0); between floats the nearest value is taken, ties to even.
     ///
     /// # Errors
-    /// [`Error::Device`] off the CPU, [`Error::Memory`].
+    /// [`Error::DType`] for F64 on a device, [`Error::Memory`]; on a device whatever its driver says.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         if self.dtype() == dtype {
             return Ok(self.clone());
+        }
+        if let Device::Gpu(_) = self.device() {
+            if dtype == DType::F64 {
+                return Err(Error::dtype(
+                    "to_dtype",
+                    "other than f64 on a device",
+                    dtype,
+                ));
+            }
+            return gpu::cast::to_dtype(self, dtype);
         }
         match (self.dtype(), dtype) {
             (DType::F16, DType::F32) => self.converted_by(f16::widen),
@@ -264,6 +273,35 @@ impl Tensor {
             storage: Arc::new(Storage::Host(T::into_host(data))),
             layout,
         }
+    }
+
+    /// A tensor in new memory of a device, of which a kernel will write every element.
+    pub(crate) fn unwritten(
+        op: &'static str,
+        shape: &[usize],
+        dtype: DType,
+        driver: &Arc<dyn Driver>,
+    ) -> Result<Self> {
+        let layout = Layout::for_op(op, shape)?;
+        let bytes = layout.len().saturating_mul(dtype.size_in_bytes());
+        let buffer = DeviceBuffer::unwritten(driver, bytes, dtype)?;
+        Ok(Self {
+            storage: Arc::new(Storage::Device(buffer)),
+            layout,
+        })
+    }
+
+    /// The device address of the first element of any view.
+    pub(crate) fn first_ptr(&self, op: &'static str) -> Result<DevicePtr> {
+        let Storage::Device(buffer) = &*self.storage else {
+            return Err(Error::Device {
+                op,
+                expected: "a tensor on a device".to_owned(),
+                found: self.device().name(),
+            });
+        };
+        let bytes = self.layout.offset() * self.dtype().size_in_bytes();
+        Ok(buffer.pointer().byte_offset(bytes as u64))
     }
 
     pub(crate) fn view(&self, layout: Layout) -> Self {
@@ -291,7 +329,10 @@ impl Tensor {
     pub(crate) fn no_kernel(&self, op: &'static str) -> Error {
         Error::Device {
             op,
-            expected: "a device that has a kernel for the operation (the CPU has)".to_owned(),
+            expected: format!(
+                "a device with a kernel for {} (the CPU has one)",
+                self.dtype()
+            ),
             found: self.device().name(),
         }
     }
@@ -304,12 +345,13 @@ impl Tensor {
         }
     }
 
-    /// Whether arithmetic takes the tensor: floats on the CPU.
+    /// Whether arithmetic takes the tensor: floats.
     pub(crate) fn check_float(&self, op: &'static str) -> Result<()> {
-        if !self.dtype().is_float() {
-            return Err(Error::dtype(op, "f64, f32, f16 or bf16", self.dtype()));
+        if self.dtype().is_float() {
+            Ok(())
+        } else {
+            Err(Error::dtype(op, "f64, f32, f16 or bf16", self.dtype()))
         }
-        self.check_host(op)
     }
 
     /// Whether `other` has the dtype and the device of this tensor.

@@ -63,9 +63,8 @@ impl Tensor {
         Ok(self.view(self.layout().squeeze(dim)?))
     }
 
-    /// Dimension `dim`, which is there, moved to the end, contiguous on the CPU.
-    pub(crate) fn moved_last(&self, op: &'static str, dim: usize) -> Result<Self> {
-        self.check_host(op)?;
+    /// Dimension `dim`, which is there, moved to the end, contiguous.
+    pub(crate) fn moved_last(&self, dim: usize) -> Result<Self> {
         let order: Vec<usize> = (0..self.rank())
             .filter(|&d| d != dim)
             .chain([dim])

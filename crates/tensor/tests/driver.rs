@@ -42,6 +42,9 @@ struct Memory {
     heap: Mutex<Heap>,
     /// Entries of the texts that have been loaded, by module and text: two crates may use one name.
     modules: Mutex<BTreeMap<(&'static str, &'static str), Vec<&'static str>>>,
+    /// The entries launched, in order.
+    launched: Mutex<Vec<&'static str>>,
+    is_newer: bool,
 }
 
 impl Memory {
@@ -131,6 +134,10 @@ impl Driver for Memory {
             let reason = format!("no kernel {} in {}", kernel.entry(), kernel.module());
             return Err(self.error("launch", &reason));
         }
+        self.launched.lock().unwrap().push(kernel.entry());
+        if kernel.entry() != SCALE.entry() {
+            return Ok(());
+        }
         let &[Arg::Ptr(x), Arg::Ptr(y), Arg::F32(alpha), Arg::U32(n)] = args else {
             return Ok(());
         };
@@ -151,16 +158,25 @@ impl Driver for Memory {
     fn info(&self) -> Info {
         Info {
             name: "memory".to_owned(),
-            capability: (7, 0),
+            capability: if self.is_newer { (8, 0) } else { (7, 0) },
             multiprocessors: 1,
             memory: 1 << 30,
-            shared_memory: 48 << 10,
+            shared_memory: if self.is_newer { 163 << 10 } else { 48 << 10 },
         }
     }
 }
 
 fn device() -> (Arc<Memory>, Device) {
     let memory = Arc::new(Memory::default());
+    (memory.clone(), Device::Gpu(memory))
+}
+
+/// One with tensor cores.
+fn newer_device() -> (Arc<Memory>, Device) {
+    let memory = Arc::new(Memory {
+        is_newer: true,
+        ..Memory::default()
+    });
     (memory.clone(), Device::Gpu(memory))
 }
 
@@ -294,7 +310,8 @@ fn a_failed_upload_leaks_nothing() {
     }
 
     let driver = Arc::new(Full::default());
-    let error = Tensor::zeros(&[4], DType::F32, &Device::Gpu(driver.clone())).unwrap_err();
+    let x = Tensor::zeros(&[4], DType::F32, &Device::Cpu).unwrap();
+    let error = x.to_device(&Device::Gpu(driver.clone())).unwrap_err();
     says(&error, &["memory", "upload", "the link is down"]);
     assert_eq!(driver.0.live(), 0);
 }
@@ -330,7 +347,10 @@ fn a_launch_runs_the_kernel_on_the_tensors_memory() {
         .unwrap()
         .to_device(&gpu)
         .unwrap();
-    let y = Tensor::zeros(&[5], DType::F32, &gpu).unwrap();
+    let y = Tensor::zeros(&[5], DType::F32, &Device::Cpu)
+        .unwrap()
+        .to_device(&gpu)
+        .unwrap();
     let args = [
         Arg::Ptr(x.device_ptr().unwrap()),
         Arg::Ptr(y.device_ptr().unwrap()),
@@ -437,64 +457,193 @@ fn an_empty_grid_or_block_is_an_error() {
     }
 }
 
+/// The entries launched since this was last asked.
+fn launched(memory: &Memory) -> String {
+    std::mem::take(&mut *memory.launched.lock().unwrap()).join(" ")
+}
+
+/// A tensor of zeros that went to the device without a kernel.
+fn uploaded(dtype: DType, shape: &[usize], device: &Device) -> Tensor {
+    let x = Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
+    x.to_device(device).unwrap()
+}
+
 #[test]
-fn operations_without_a_kernel_are_device_errors_that_name_the_operation() {
+fn operations_launch_the_kernels_of_their_name_and_type() {
     let (memory, gpu) = device();
-    for dtype in [DType::F32, DType::F16] {
-        let x = Tensor::zeros(&[4, 4], dtype, &gpu).unwrap();
-        let row = Tensor::zeros(&[4], dtype, &gpu).unwrap();
-        let index = Tensor::zeros(&[2], DType::U32, &gpu).unwrap();
+    for (dtype, bits, piece) in [
+        (DType::F32, "b32", "b128"),
+        (DType::F16, "b16", "b32"),
+        (DType::BF16, "b16", "b32"),
+    ] {
+        let on = |shape: &[usize]| uploaded(dtype, shape, &gpu);
+        let (x, row, heads) = (on(&[4, 4]), on(&[4]), on(&[1, 2, 4]));
+        let (swapped, two) = (x.transpose(0, 1).unwrap(), x.narrow(0, 0, 2).unwrap());
+        let index = uploaded(DType::U32, &[2], &gpu);
         let graph = Csr::new(4, vec![0, 1], vec![0], None).unwrap();
-        let results: [(&str, Result<Tensor>); 20] = [
-            ("add", x.add(&x)),
-            ("silu", x.silu()),
-            ("matmul", x.matmul(&x)),
-            ("matmul", x.matvec(&row)),
-            ("softmax", x.softmax(0)),
-            ("log_softmax", x.log_softmax(1)),
-            ("rms_norm", x.rms_norm(&row, 1e-5)),
-            ("layer_norm", x.layer_norm(&row, &row, 1e-5)),
+        let results: [(&str, Result<Tensor>); 22] = [
+            ("add_T", x.add(&x)),
+            ("add_strided_T", x.add(&row)),
+            ("silu_T", x.silu()),
+            ("silu_mul_T", x.silu_mul(&x)),
+            ("mul_scalar_T", x.mul_scalar(2.0)),
+            ("transpose_B exp_T", swapped.exp()),
+            ("transpose_B", swapped.contiguous()),
+            ("softmax_T", x.softmax(1)),
+            ("transpose_B log_softmax_T transpose_B", x.log_softmax(0)),
+            ("rms_norm_T", x.rms_norm(&row, 1e-5)),
+            ("layer_norm_T", x.layer_norm(&row, &row, 1e-5)),
             (
-                "rope",
-                x.unsqueeze(0)
-                    .unwrap()
-                    .rope(&[0], 1e4, Pairing::Interleaved),
+                "rope_interleaved_T",
+                heads.rope(&[0], 1e4, Pairing::Interleaved),
             ),
-            ("gather", x.gather(&index)),
-            (
-                "scatter_add",
-                x.scatter_add(&index, &x.narrow(0, 0, 2).unwrap()),
-            ),
-            ("sum", x.sum(1)),
-            ("max", x.max(0)),
-            ("argmax", x.argmax(0)),
-            ("arg_sort", x.arg_sort(0, Order::Ascending)),
-            ("top_k", x.top_k(1).map(|(values, _)| values)),
-            ("spmm", graph.spmm(&x)),
-            ("cat", Tensor::cat(&[&x, &x], 0)),
-            ("to_dtype", x.to_dtype(DType::U8)),
-            ("contiguous", x.transpose(0, 1).unwrap().contiguous()),
+            ("sum_rows_T", x.sum(1)),
+            ("sum_columns_T", x.mean(0)),
+            ("max_columns_T", x.max(0)),
+            ("argmax_rows_T", x.argmax(1)),
+            ("gather_P", x.gather(&index)),
+            ("scatter_add_T", x.scatter_add(&index, &two)),
+            ("spmm_ones_T", graph.spmm(&x)),
+            ("copy_strided_B copy_strided_B", Tensor::cat(&[&x, &x], 1)),
+            ("cast_T_u8", x.to_dtype(DType::U8)),
+            ("fill_B", Tensor::full(&[3], 1.0, dtype, &gpu)),
         ];
-        for (op, result) in results {
-            match result {
-                Err(Error::Device {
-                    op: found,
-                    found: device,
-                    ..
-                }) => assert_eq!((found, &*device), (op, "memory")),
-                other => panic!("{op}: {other:?}"),
-            }
+        for (names, result) in &results {
+            let result = result
+                .as_ref()
+                .unwrap_or_else(|error| panic!("{names}: {error}"));
+            assert_eq!(result.device(), &gpu, "{names}");
+            assert!(result.layout().is_contiguous(), "{names}");
         }
-        assert!(matches!(
-            x.as_slice::<f32>(),
-            Err(Error::Device { op: "as_slice", .. })
-        ));
-        // Operands on two devices.
-        let here = Tensor::zeros(&[4, 4], dtype, &Device::Cpu).unwrap();
-        says(&here.add(&x).unwrap_err(), &["add", "cpu", "memory"]);
-        says(&here.gather(&index).unwrap_err(), &["gather", "memory"]);
+        let expected = results.map(|(names, _)| names).join(" ");
+        let expected = expected
+            .replace("_T", &format!("_{dtype}"))
+            .replace("_B", &format!("_{bits}"))
+            .replace("_P", &format!("_{piece}"));
+        assert_eq!(launched(&memory), expected);
     }
     assert_eq!(memory.live(), 0);
+}
+
+#[test]
+fn a_product_takes_the_kernel_of_its_shape_layout_and_device() {
+    let (memory, gpu) = device();
+    let (newer, newer_gpu) = newer_device();
+    for (memory, gpu, halves) in [(&memory, &gpu, "gemm"), (&newer, &newer_gpu, "gemm_mma")] {
+        for (dtype, gemm) in [
+            (DType::F32, "gemm"),
+            (DType::F16, halves),
+            (DType::BF16, halves),
+        ] {
+            let on = |shape: &[usize]| uploaded(dtype, shape, gpu);
+            let (x, w, vector) = (on(&[16, 8]), on(&[24, 8]), on(&[8]));
+            let (wt, odd) = (w.transpose(0, 1).unwrap(), on(&[8, 3]));
+            let batch = on(&[2, 3, 16, 8]);
+            let results = [
+                // A linear layer, of one token and of many.
+                (format!("gemv_{dtype}"), w.matvec(&vector)),
+                (
+                    format!("gemv_{dtype}"),
+                    x.narrow(0, 3, 1).unwrap().matmul(&wt),
+                ),
+                (format!("{gemm}_{dtype}_nk"), x.matmul(&wt)),
+                (
+                    format!("{gemm}_{dtype}_kn"),
+                    x.matmul(&wt.contiguous().unwrap()),
+                ),
+                // Rows of three halves do not lie on 16 bytes.
+                (format!("gemm_{dtype}_kn"), x.matmul(&odd)),
+                (
+                    format!("gemv_{dtype}"),
+                    x.matmul(&odd.narrow(1, 0, 1).unwrap().contiguous().unwrap()),
+                ),
+                // Batches, one side broadcast, and outer dimensions in another order.
+                (format!("{gemm}_{dtype}_nk"), batch.matmul(&wt)),
+                (
+                    format!("{gemm}_{dtype}_nk"),
+                    batch.permute(&[1, 0, 2, 3]).unwrap().matmul(&wt),
+                ),
+            ];
+            let mut expected = String::new();
+            for (at, (name, result)) in results.into_iter().enumerate() {
+                let result = result.unwrap();
+                assert!(result.layout().is_contiguous() && result.device() == gpu);
+                let copies: &[&str] = match (at, dtype) {
+                    (3, DType::F32) | (5, DType::F32) | (7, DType::F32) => &["b32"],
+                    (3 | 5 | 7, _) => &["b16"],
+                    _ => &[],
+                };
+                for bits in copies {
+                    let copy = if at == 3 { "transpose" } else { "copy_strided" };
+                    expected += &format!("{copy}_{bits} ");
+                }
+                expected += &format!("{name} ");
+            }
+            assert_eq!(launched(memory), expected.trim_end());
+        }
+    }
+}
+
+#[test]
+fn an_operation_without_a_kernel_is_an_error_that_names_operation_type_and_device() {
+    let (memory, gpu) = device();
+    let x = uploaded(DType::F16, &[4, 4], &gpu);
+    let index = uploaded(DType::U32, &[2], &gpu);
+    for (op, result) in [
+        ("arg_sort", x.arg_sort(0, Order::Ascending)),
+        ("top_k", x.top_k(1).map(|(values, _)| values)),
+        ("as_slice", x.as_slice::<half::f16>().map(|_| x.clone())),
+    ] {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(error, Error::Device { op: found, .. } if found == op),
+            "{error}"
+        );
+        says(&error, &[op, "f16", "memory"]);
+    }
+    // Operands on two devices.
+    let here = Tensor::zeros(&[4, 4], DType::F16, &Device::Cpu).unwrap();
+    says(&here.add(&x).unwrap_err(), &["add", "cpu", "memory"]);
+    says(&here.matmul(&x).unwrap_err(), &["matmul", "cpu", "memory"]);
+    says(&here.gather(&index).unwrap_err(), &["gather", "memory"]);
+    assert_eq!(launched(&memory), "");
+}
+
+#[test]
+fn operands_are_checked_before_anything_is_launched() {
+    let (memory, gpu) = device();
+    let x = uploaded(DType::F32, &[4, 4], &gpu);
+    let index = uploaded(DType::U32, &[1], &gpu);
+    // What the CPU says of the same operands.
+    let alike = |there: Result<Tensor>, here: Result<Tensor>| {
+        assert_eq!(there.unwrap_err(), here.unwrap_err());
+    };
+    let y = Tensor::zeros(&[4, 4], DType::F32, &Device::Cpu).unwrap();
+    let (rows, here) = (x.narrow(0, 0, 3).unwrap(), y.narrow(0, 0, 3).unwrap());
+    let row = |x: &Tensor| x.reshape(&[16]).unwrap();
+    alike(x.add(&rows), y.add(&here));
+    alike(x.matmul(&rows), y.matmul(&here));
+    alike(x.matmul(&row(&x)), y.matmul(&row(&y)));
+    alike(x.softmax(2), y.softmax(2));
+    alike(x.rms_norm(&row(&x), 1e-5), y.rms_norm(&row(&y), 1e-5));
+    alike(
+        x.rope(&[0], 1e4, Pairing::HalfSplit),
+        y.rope(&[0], 1e4, Pairing::HalfSplit),
+    );
+    alike(x.sum(2), y.sum(2));
+    alike(
+        Tensor::cat(&[&x, &row(&x)], 0),
+        Tensor::cat(&[&y, &row(&y)], 0),
+    );
+    alike(x.gather(&x), y.gather(&y));
+    says(&index.add(&index).unwrap_err(), &["add", "u32"]);
+    // An index on the device is read back to be checked.
+    let beyond = Tensor::from_vec(vec![4u32], &[1]).unwrap();
+    alike(
+        x.gather(&beyond.to_device(&gpu).unwrap()),
+        y.gather(&beyond),
+    );
+    assert_eq!(launched(&memory), "");
 }
 
 #[test]
@@ -503,7 +652,7 @@ fn f64_stays_on_the_cpu_and_devices_are_told_apart() {
     let (_, other) = device();
     says(
         &Tensor::zeros(&[1], DType::F64, &gpu).unwrap_err(),
-        &["to_device", "f64"],
+        &["zeros", "f64"],
     );
     assert_ne!(gpu, other);
     assert_ne!(gpu, Device::Cpu);
