@@ -1,7 +1,8 @@
 //! Functions of two elements, of arrays and of views.
 
 use super::number::{
-    FLOATS, Tol, U, close, decoded, normal, output, rounded, rounds_to_nearest, same, upload,
+    FLOATS, Tol, U, close, decoded, halves_around_one, normal, off_tie, output, rounded,
+    rounds_to_nearest, same, upload,
 };
 use super::unary::{PRIME, WHOLE, silu};
 use super::{Body, Shape};
@@ -157,6 +158,27 @@ fn arrays(kernel: &Kernel, driver: &dyn Driver, function: &Function, dtype: DTyp
         let found = launch(kernel, driver, dtype, (&a, &b), shifts, blocks);
         for ((a, b), found) in a.into_iter().zip(b).zip(found) {
             function.check(kernel.entry(), dtype, has_twin, a, b, found);
+        }
+    }
+    if has_twin && !function.is_exact && dtype != DType::F32 {
+        beside_ties(kernel, driver, function, dtype);
+    }
+}
+
+/// Products that lie as near to a tie of the half as the second operand allows, so that they show the last digit of the first factor.
+fn beside_ties(kernel: &Kernel, driver: &dyn Driver, function: &Function, dtype: DType) {
+    let factors = halves_around_one(dtype);
+    for (n, shift) in [(2048, 0), (1200, 1)] {
+        let a = normal(dtype, n, 3);
+        let best = |a: &f32| {
+            let first = silu(*a);
+            let off = |factor: &f32| off_tie(dtype, first * factor);
+            factors.iter().copied().min_by_key(off).unwrap()
+        };
+        let b: Vec<f32> = a.iter().map(best).collect();
+        let found = launch(kernel, driver, dtype, (&a, &b), [shift, 0, 0], None);
+        for ((a, b), found) in a.into_iter().zip(b).zip(found) {
+            function.check(kernel.entry(), dtype, true, a, b, found);
         }
     }
 }

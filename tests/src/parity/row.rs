@@ -1,12 +1,11 @@
 //! Softmax and norms: operations on rows.
 
 use super::number::{
-    FLOATS, Tol, U, close, decoded, normal, off_tie, output, rounded, rounds_to_nearest, same,
-    upload,
+    FLOATS, Tol, U, close, decoded, halves_around_one, normal, off_tie, output, rounded,
+    rounds_to_nearest, same, upload,
 };
 use super::twin::{block, ex2_ftz, lg2, rsqrt, shares};
 use super::{Body, Shape};
-use half::{bf16, f16};
 use std::sync::OnceLock;
 use whittle_tensor::gpu::{kernels, norm, softmax};
 use whittle_tensor::kernel::{Arg, Kernel};
@@ -206,9 +205,16 @@ fn fours(dtype: DType, is_log: bool) -> &'static [[f32; 4]] {
     FOURS[2 * of + usize::from(is_log)].get_or_init(|| {
         let mut random = Philox4x32::new(23, of as u64);
         let mut found = Vec::new();
-        while found.len() < 64 {
+        // Those of f32 cost nothing to find.
+        let count = if dtype == DType::F32 { 256 } else { 64 };
+        while found.len() < count {
             let mut four = [0.0; 4];
-            four.fill_with(|| rounded(dtype, 0.1 + 0.4 * random.next_uniform()));
+            // The difference from a much smaller one is rounded.
+            let least = if dtype == DType::F32 { 8 } else { 17 };
+            four.fill_with(|| {
+                let scale = 2f32.powi(-((random.next_u32() % least) as i32));
+                rounded(dtype, (0.1 + 0.4 * random.next_uniform()) * scale)
+            });
             let greatest = rounded(dtype, 1.0 + 0.25 * random.next_uniform());
             four[random.next_u32() as usize % 4] = greatest;
             let seen = four.iter().fold(NONE, |seen, x| seen.join(*x));
@@ -256,9 +262,20 @@ fn softmax_row(dtype: DType, r: usize, cols: usize, kind: usize, is_log: bool) -
                 _ => &[0, 1, other, other + 1],
             };
             x.fill(f32::NEG_INFINITY);
-            let four = fours(dtype, is_log)[r / 4 % 64];
-            for (j, value) in four.into_iter().enumerate() {
-                x[places[(r / 8 + r + j) % places.len()]] = value;
+            let fours = fours(dtype, is_log);
+            let mut values = fours[r * fours.len() / 256 % fours.len()].to_vec();
+            if dtype == DType::F32 && kind >= 12 {
+                // Two of them, in two lanes or warps, weigh more.
+                values.sort_by(f32::total_cmp);
+                values = vec![values[r % 3], values[3]];
+            }
+            let places = if values.len() == 2 {
+                &[0, other]
+            } else {
+                places
+            };
+            for (j, value) in values.into_iter().enumerate() {
+                x[places[(r / 8 + j) % places.len()]] = value;
             }
         }
         _ => {}
@@ -509,14 +526,7 @@ fn check_norm(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool)
 /// Rows whose weights put every result as near to a tie of the half as can be, so that it shows the last digit of what it is computed
 /// from.
 fn norm_beside_ties(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool) {
-    let weights: Vec<f32> = match dtype {
-        DType::F16 => (0x3800..0x4000)
-            .map(|bits| f16::from_bits(bits).to_f32())
-            .collect(),
-        _ => (0x3f00..0x4000)
-            .map(|bits| bf16::from_bits(bits).to_f32())
-            .collect(),
-    };
+    let weights = halves_around_one(dtype);
     let cases = [
         Case::new(1, 1024, [0, 0], 256, true),
         Case::new(1, 1023, [1, 1], 256, true),

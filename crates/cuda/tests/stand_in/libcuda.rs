@@ -274,7 +274,7 @@ unsafe extern "C" fn cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: c_int, _: c_int) -> u32 {
     let text = c"stand-in";
-    assert!(len as usize >= text.count_bytes() + 1);
+    assert!(len as usize > text.count_bytes());
     // SAFETY: the caller's buffer has `len` bytes.
     unsafe { name.copy_from_nonoverlapping(text.as_ptr(), text.count_bytes() + 1) };
     SUCCESS
@@ -487,10 +487,8 @@ unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
             Work::Upload(dst, src.addr(), bytes)
         } else {
             // SAFETY: the caller's memory.
-            Work::Staged(
-                dst,
-                unsafe { std::slice::from_raw_parts(src.cast(), bytes) }.to_vec(),
-            )
+            let bytes = unsafe { std::slice::from_raw_parts(src.cast(), bytes) };
+            Work::Staged(dst, bytes.to_vec())
         };
         state.queue.push_back(work);
     }))
