@@ -162,6 +162,8 @@ struct Decoder<'m, 'a> {
     /// The variables in `entry.variables`.
     used: HashSet<u16>,
     jumps: Vec<Jump<'a>>,
+    /// The labels in `jumps`.
+    targets: u64,
     reads: Vec<Operand>,
     writes: Vec<Operand>,
 }
@@ -201,6 +203,7 @@ impl<'m, 'a> Decoder<'m, 'a> {
             truths: HashMap::new(),
             used: HashSet::new(),
             jumps: Vec::new(),
+            targets: 0,
             reads: Vec::new(),
             writes: Vec::new(),
         })

@@ -19,7 +19,7 @@ impl Module {
     ///
     /// # Errors
     /// [`Error::Parse`] for what an assembler refuses, [`Error::Unsupported`] for what this machine does not know,
-    /// [`Error::Limit`] for a text beyond the limits of [`parse`](crate::Module::parse): 16 MiB, 2^20 instructions, 65,535
+    /// [`Error::Limit`] for a text beyond 8 MiB, 2^20 statements, names and initial values, 65,535
     /// registers of one file, 64 nested blocks, 1 MiB of initial values.
     pub fn parse(text: &str) -> Result<Self> {
         decode::module(&parse::module(text)?)

@@ -291,28 +291,24 @@ impl<'a> Parser<'a> {
 
     /// Declarations of variables in one state space, up to the semicolon.
     fn variables(&mut self, external: bool, mut push: impl FnMut(Variable<'a>)) -> Result<()> {
-        loop {
-            let directive = self.token;
-            let space = match (directive.kind, directive.text) {
-                (Kind::Dotted, "global") => Space::Global,
-                (Kind::Dotted, "const") => Space::Const,
-                (Kind::Dotted, "shared") => Space::Shared,
-                (Kind::Dotted, "local") => Space::Local,
-                (Kind::Dotted, other) => {
-                    return Err(directive.span.unsupported(format!("directive .{other}")));
-                }
-                _ => return self.found("a state space"),
-            };
-            self.next()?;
-            let (align, vector, ty) = self.type_of_variable()?;
-            loop {
-                push(self.variable(space, external, align, vector, ty)?);
-                if !self.take(",")? {
-                    break;
-                }
+        let directive = self.token;
+        let space = match (directive.kind, directive.text) {
+            (Kind::Dotted, "global") => Space::Global,
+            (Kind::Dotted, "const") => Space::Const,
+            (Kind::Dotted, "shared") => Space::Shared,
+            (Kind::Dotted, "local") => Space::Local,
+            (Kind::Dotted, other) => {
+                return Err(directive.span.unsupported(format!("directive .{other}")));
             }
-            self.sign(";")?;
-            return Ok(());
+            _ => return self.found("a state space"),
+        };
+        self.next()?;
+        let (align, vector, ty) = self.type_of_variable()?;
+        loop {
+            push(self.variable(space, external, align, vector, ty)?);
+            if !self.take(",")? {
+                return self.sign(";");
+            }
         }
     }
 

@@ -315,6 +315,9 @@ fn hostile_texts_meet_limits() {
         &format!(".reg .u32 x<4294967295>; {registers}"),
         "registers",
     );
+    let labels = "L,".repeat(2000);
+    let many = "brx.idx r0, t;".repeat(1000);
+    limited(&format!("L: t: .branchtargets {labels}L; {many}"), "branch targets");
     // A range costs nothing until its registers are used.
     assert!(parse(".reg .u32 x<4294967295>; mov.u32 x4294967294, 1;").is_ok());
 }

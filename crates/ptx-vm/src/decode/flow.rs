@@ -5,6 +5,10 @@ use super::{Decoder, Jump, Symbol};
 use crate::ast::Value;
 use crate::error::Result;
 use crate::op::{Instruction, NEVER, Op, Pc, Type};
+use crate::parse::limit;
+
+/// The most targets of all branches of a kernel. Indexed branches can share a list, so its length does not bound them.
+const TARGETS: u64 = 1 << 20;
 
 impl<'a> Decoder<'_, 'a> {
     /// `bra`, `brx`, `exit`, `ret`, `trap`, and what has no effect here.
@@ -17,7 +21,7 @@ impl<'a> Decoder<'_, 'a> {
                 let Value::Name(label, None) = operand.value else {
                     return Err(operand.expected("a label"));
                 };
-                self.jump(form, vec![label]);
+                self.jump(form, vec![label])?;
                 Ok(Op::Bra {
                     target: NEVER,
                     meet: NEVER,
@@ -36,7 +40,7 @@ impl<'a> Decoder<'_, 'a> {
                 let Some(Symbol::Targets(labels)) = labels else {
                     return Err(operand.expected("the name of `.branchtargets`"));
                 };
-                self.jump(form, labels.to_vec());
+                self.jump(form, labels.to_vec())?;
                 let targets = Box::default();
                 Ok(Op::BrxIdx {
                     index,
@@ -70,13 +74,16 @@ impl<'a> Decoder<'_, 'a> {
         }
     }
 
-    fn jump(&mut self, form: &Form<'a>, labels: Vec<&'a str>) {
+    fn jump(&mut self, form: &Form<'a>, labels: Vec<&'a str>) -> Result<()> {
+        self.targets += labels.len() as u64;
+        limit("branch targets", TARGETS, self.targets)?;
         self.jumps.push(Jump {
             at: self.entry.code.len(),
             scope: self.names.current(),
             span: form.operand(form.tree.operands.len() - 1).span,
             labels,
         });
+        Ok(())
     }
 }
 
@@ -115,8 +122,9 @@ impl Graph {
             }
         }
         let (mut block, mut first) = (Vec::with_capacity(code.len()), vec![NEVER]);
-        for at in 0..code.len() {
-            if at == 0 || leads[at] {
+        leads[0] = true;
+        for (at, leads) in leads[..code.len()].iter().enumerate() {
+            if *leads {
                 first.push(at as Pc);
             }
             block.push((first.len() - 1) as u32);
