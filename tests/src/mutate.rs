@@ -688,7 +688,7 @@ fn nibble(_: &Source<'_>, at: &Instruction<'_>) -> Vec<String> {
     (0..4)
         .map(|at| 4 * at)
         .map(|shift| {
-            let byte = (selector >> shift & 7) + 1 & 7;
+            let byte = (((selector >> shift) & 7) + 1) & 7;
             let selector = selector & !(7 << shift) | byte << shift;
             at.with_operand(3, &format!("0x{selector:04x}"))
         })

@@ -52,8 +52,16 @@ fn every_kernel_has_a_body_and_named_shapes() {
         .map(|shape| shape.kernel.entry())
         .collect();
     for kernel in kernels::ALL {
-        assert!(of_bodies.contains(kernel.entry()), "{} has no body", kernel.entry());
-        assert!(of_shapes.contains(kernel.entry()), "{} has no shape", kernel.entry());
+        assert!(
+            of_bodies.contains(kernel.entry()),
+            "{} has no body",
+            kernel.entry()
+        );
+        assert!(
+            of_shapes.contains(kernel.entry()),
+            "{} has no shape",
+            kernel.entry()
+        );
     }
 }
 

@@ -82,14 +82,15 @@ const DEPENDENCIES: usize = 60;
 /// in a change that says why.
 const LINES: [(&str, usize); 9] = [
     ("crates/tensor", 9_000),
-    ("crates/ptx-vm", 8_000),
+    // Half of it is the instructions' typed forms, their exact arithmetic and its references.
+    ("crates/ptx-vm", 15_500),
     ("crates/cuda", 2_500),
     ("crates/cuda-cust", 800),
     ("crates/llama", 9_000),
     ("crates/kivi", 9_000),
     ("benches", 5_000),
-    ("tests", 6_000),
-    ("xtask", 5_500),
+    ("tests", 9_500),
+    ("xtask", 6_000),
 ];
 
 /// Checks every rule.

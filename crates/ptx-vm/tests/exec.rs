@@ -155,7 +155,10 @@ fn loops_of_different_length_end_where_they_meet() {
         128,
     );
     let sum = |tid: u32| tid * (tid + 1) / 2;
-    assert_eq!(found, (0..128).map(|i| sum(i % 64 ^ 1)).collect::<Vec<_>>());
+    assert_eq!(
+        found,
+        (0..128).map(|i| sum((i % 64) ^ 1)).collect::<Vec<_>>()
+    );
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn f64_rounds_in_every_direction() {
     }
     // y² + 7 is a multiple of 2^53: its root lies 2^-104 above y, where only the remainder tells.
     let y = (3..54).fold(1u64, |y, bit| {
-        y | (y.wrapping_mul(y) + 7 >> bit & 1) << (bit - 1)
+        y | (((y.wrapping_mul(y) + 7) >> bit) & 1) << (bit - 1)
     });
     let y = (y % (1 << 53)).max((1 << 53) - y % (1 << 53));
     let square = (u128::from(y) * u128::from(y) + 7) as f64;

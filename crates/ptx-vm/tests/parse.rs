@@ -317,7 +317,10 @@ fn hostile_texts_meet_limits() {
     );
     let labels = "L,".repeat(2000);
     let many = "brx.idx r0, t;".repeat(1000);
-    limited(&format!("L: t: .branchtargets {labels}L; {many}"), "branch targets");
+    limited(
+        &format!("L: t: .branchtargets {labels}L; {many}"),
+        "branch targets",
+    );
     // A range costs nothing until its registers are used.
     assert!(parse(".reg .u32 x<4294967295>; mov.u32 x4294967294, 1;").is_ok());
 }
