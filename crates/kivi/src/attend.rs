@@ -331,12 +331,18 @@ impl<'a> Task<'a> {
             layout.unpack_values(block, &mut scratch.values)?;
             let value_group = head_dim / layout.value_groups();
             if int8 {
-                for i in seeing..self.queries {
-                    for r in i * group..(i + 1) * group {
-                        let weights = &scratch.scores[r * width..r * width + n(i)];
-                        let out = &mut partial.out()[r * head_dim..(r + 1) * head_dim];
-                        int8::values(weights, scale, min, &scratch.values, value_group, out);
-                    }
+                for run in runs(seeing, self.queries, n).filter(|run| n(run.start) > 0) {
+                    let r = run.start * group..run.end * group;
+                    int8::values(
+                        &scratch.scores[r.start * width..],
+                        r.len(),
+                        width,
+                        n(run.start),
+                        (scale, min),
+                        &scratch.values,
+                        value_group,
+                        &mut partial.out()[r.start * head_dim..r.end * head_dim],
+                    );
                 }
             } else {
                 decode(&mut scratch.values, value_group, scale, min);

@@ -7,14 +7,22 @@
 
 use whittle_tensor::attention;
 
+/// 1.5·2^23: a sum with it has no digits behind the point, as f32 rounds it, half to even.
+const INTEGERS: f32 = 12_582_912.0;
+
+/// The nearest integer, of halves the even one, for `|x| < 2^22`.
+fn round(x: f32) -> f32 {
+    (x + INTEGERS) - INTEGERS
+}
+
 /// `(a, x', x'')` with `a = max |x|`, `x' = round_half_even(127·x / a)` and the rest `x'' = round_half_even(254·(127·x / a − x'))`:
 /// two digits of 8 bits, so that `x ≈ (a/127)·(x' + x''/254)` to 1 in 64,516 of `a`; all zero where `a` is. `x` becomes `x'`.
 fn fold(x: &mut [f32], rest: &mut [f32]) -> f32 {
     let a = x.iter().fold(0.0f32, |a, x| a.max(x.abs()));
     for (x, rest) in x.iter_mut().zip(rest) {
         let exact = if a > 0.0 { 127.0 * (*x / a) } else { 0.0 };
-        *x = exact.round_ties_even();
-        *rest = (254.0 * (exact - *x)).round_ties_even();
+        *x = round(exact);
+        *rest = round(254.0 * (exact - *x));
     }
     a
 }
@@ -58,46 +66,59 @@ pub(crate) fn scores(
     }
 }
 
-/// `out[d] += (a/127)·Σ_t (p' + p''/254)[t]·codes[t, d] + Σ_t p[t]·min[t, h]`, with `(a, p', p'')` of `p[t]·scale[t, h]`, for each
-/// channel group `h` of `group` channels.
+/// `out[r, d] += (a/127)·Σ_t (p' + p''/254)[r, t]·codes[t, d] + Σ_t p[r, t]·min[t, h]`, with `(a, p', p'')` of
+/// `p[r, t]·scale[t, h]`, for each channel group `h` of `group` channels.
 ///
-/// `weights` is `[tokens]`, `scale` and `min` `[tokens, head_dim / group]`, `codes` `[tokens, head_dim]`.
+/// `weights` is `[rows, width]`, of which the first `tokens` of each row count, `scale` and `min` `[tokens, head_dim / group]`,
+/// `codes` `[tokens, head_dim]`, `out` `[rows, head_dim]`.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn values(
     weights: &[f32],
-    scale: &[f32],
-    min: &[f32],
+    rows: usize,
+    width: usize,
+    tokens: usize,
+    (scale, min): (&[f32], &[f32]),
     codes: &[f32],
     group: usize,
     out: &mut [f32],
 ) {
-    let head_dim = out.len();
+    let head_dim = out.len() / rows;
     let groups = head_dim / group;
-    let (mut sums, mut low) = (vec![0.0; group], vec![0.0; group]);
-    let mut rest = vec![0.0; weights.len()];
-    for (h, out) in out.chunks_exact_mut(group).enumerate() {
-        let column = |of: &[f32], t: usize| of[t * groups + h];
-        let mut digits: Vec<f32> = weights
-            .iter()
-            .enumerate()
-            .map(|(t, p)| p * column(scale, t))
-            .collect();
-        let a = fold(&mut digits, &mut rest);
-        let bias: f32 = weights
-            .iter()
-            .enumerate()
-            .map(|(t, p)| p * column(min, t))
-            .sum();
+    let mut of_group = Vec::with_capacity(tokens * group);
+    let mut digits = vec![0.0; rows * tokens];
+    let mut rest = digits.clone();
+    let mut low = vec![0.0; rows * group];
+    let mut sums = low.clone();
+    let mut folded = Vec::with_capacity(rows);
+    for h in 0..groups {
+        of_group.clear();
+        for codes in codes[..tokens * head_dim].chunks_exact(head_dim) {
+            of_group.extend_from_slice(&codes[h * group..][..group]);
+        }
+        folded.clear();
+        let digits_and_rest = digits
+            .chunks_exact_mut(tokens)
+            .zip(rest.chunks_exact_mut(tokens));
+        for (r, (digits, rest)) in digits_and_rest.enumerate() {
+            let mut bias = 0.0;
+            for (t, digit) in digits.iter_mut().enumerate() {
+                let p = weights[r * width + t];
+                *digit = p * scale[t * groups + h];
+                bias += p * min[t * groups + h];
+            }
+            folded.push((fold(digits, rest), bias));
+        }
         sums.fill(0.0);
         low.fill(0.0);
-        for (t, (&digit, &rest)) in digits.iter().zip(&rest).enumerate() {
-            let codes = &codes[t * head_dim + h * group..][..group];
-            for ((sum, low), c) in sums.iter_mut().zip(&mut low).zip(codes) {
-                *sum += digit * c;
-                *low += rest * c;
+        let sum = attention::accumulate_any;
+        sum(&digits, rows, tokens, &of_group, tokens, group, &mut sums);
+        sum(&rest, rows, tokens, &of_group, tokens, group, &mut low);
+        for (r, (a, bias)) in folded.iter().enumerate() {
+            let out = &mut out[r * head_dim + h * group..][..group];
+            let (sums, low) = (&sums[r * group..][..group], &low[r * group..][..group]);
+            for ((o, sum), low) in out.iter_mut().zip(sums).zip(low) {
+                *o += a / 127.0 * (sum + low / 254.0) + bias;
             }
-        }
-        for ((o, sum), low) in out.iter_mut().zip(&sums).zip(&low) {
-            *o += a / 127.0 * (sum + low / 254.0) + bias;
         }
     }
 }
@@ -116,6 +137,10 @@ mod tests {
         let mut zero = [0.0, -0.0];
         assert_eq!(fold(&mut zero, &mut rest), 0.0);
         assert_eq!((zero, &rest[..2]), ([0.0, 0.0], &[0.0, 0.0][..]));
+        for quarters in -130 * 4..130 * 4 {
+            let x = quarters as f32 / 4.0;
+            assert_eq!(round(x), x.round_ties_even());
+        }
     }
 
     #[test]
@@ -192,7 +217,10 @@ mod tests {
             .collect();
         let mut out = wave(0.7, head_dim);
         let before = out.clone();
-        values(&weights, &scale, &min, &codes, group, &mut out);
+        let metadata = (&scale[..], &min[..]);
+        values(
+            &weights, 1, tokens, tokens, metadata, &codes, group, &mut out,
+        );
         for d in 0..head_dim {
             let h = d / group;
             let at = |of: &[f32], t: usize| f64::from(of[t * 2 + h]);
