@@ -4,6 +4,7 @@
 mod assemble;
 mod budget;
 mod class;
+pub mod compile;
 mod conformance;
 mod declaration;
 mod lint;

@@ -2,7 +2,7 @@
 
 use std::process::Command as Process;
 
-use crate::arguments::{Command, Flags};
+use crate::arguments::{Command, Flag, Flags};
 use crate::clock::Clock;
 use crate::failure::{Failure, Result};
 use crate::{data, gpu, kernels, mutate, process, tidy};
@@ -11,16 +11,20 @@ use crate::{data, gpu, kernels, mutate, process, tidy};
 pub const COMMAND: Command = Command {
     name: "test",
     summary: "Everything that continuous integration checks; stops at the first step that fails.",
-    details: "Steps: format, tidy, kernels, licences, clippy, beside candle, docs, data, tests, mutants, packages, fuzz targets.\n\
+    details: "Steps: format, tidy, kernels, licences, clippy, beside candle, docs, data, tests, compiled, mutants, packages, fuzz targets.\n\
               A test whose data is missing skips loudly; with WHITTLE_REQUIRE_DATA=1 in the environment it fails.",
-    flags: &[],
+    flags: &[Flag {
+        name: "--full",
+        value: None,
+        help: "also PTX made by NVIDIA's compiler: 271 MB of tools, once, and a host gcc",
+    }],
     run,
 };
 
-fn run(_: &Flags) -> Result<()> {
+fn run(flags: &Flags) -> Result<()> {
     let mut clock = Clock::default();
     let mut tests = Tests::default();
-    let outcome = steps(&mut clock, &mut tests);
+    let outcome = steps(&mut clock, &mut tests, flags.has("--full"));
     eprintln!("\n{}", clock.table().trim_end());
     // The closing lines on standard output are the test runner's, for whoever reads only the end of a log.
     if !tests.lines.is_empty() {
@@ -29,7 +33,7 @@ fn run(_: &Flags) -> Result<()> {
     outcome
 }
 
-fn steps(clock: &mut Clock, tests: &mut Tests) -> Result<()> {
+fn steps(clock: &mut Clock, tests: &mut Tests, is_full: bool) -> Result<()> {
     clock.phase("format", || {
         process::run(&mut process::cargo(&["fmt", "--all", "--check"]))
     })?;
@@ -54,7 +58,18 @@ fn steps(clock: &mut Clock, tests: &mut Tests) -> Result<()> {
         process::run(process::cargo(&docs).env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     clock.phase("data", data::fill_all)?;
-    clock.phase("tests", || run_tests(tests))?;
+    clock.phase("tests", || {
+        let mut command =
+            process::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+        run_tests(&mut command, tests)
+    })?;
+    if is_full {
+        clock.phase("compiled", || compiled(tests))?;
+    } else {
+        eprintln!(
+            "\n== compiled: left out; --full tests the virtual machine on PTX of NVIDIA's compiler"
+        );
+    }
     clock.phase("mutants", mutate::quick)?;
     clock.phase("packages", packages)?;
     clock.phase("fuzz targets", fuzz)
@@ -71,16 +86,29 @@ fn licences() -> Result<()> {
     Ok(())
 }
 
-fn run_tests(tests: &mut Tests) -> Result<()> {
-    let mut command = process::cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
-    let success = process::run_lines(&mut command, |line| {
+/// Compiles kernels, and runs the tests that need them. The features are those of the other tests, so nothing is built again.
+fn compiled(tests: &mut Tests) -> Result<()> {
+    let folder = kernels::compile::compile()?;
+    eprintln!("  WHITTLE_COMPILED_PTX={}", folder.display());
+    let mut command = process::cargo(&[
+        "test",
+        "--workspace",
+        "--all-features",
+        "--test",
+        "compiled",
+    ]);
+    run_tests(command.env("WHITTLE_COMPILED_PTX", folder), tests)
+}
+
+fn run_tests(command: &mut Process, tests: &mut Tests) -> Result<()> {
+    let success = process::run_lines(command, |line| {
         println!("{line}");
         tests.read(line);
     })?;
     if !success {
         return Err(Failure::new(format!(
             "`{}` failed",
-            process::shown(&command)
+            process::shown(command)
         )));
     }
     if tests.passed == 0 {

@@ -1,4 +1,4 @@
-//! The assemblers and the disassembler that `ptx/tools.toml` pins, fetched from PyPI by their hashes.
+//! The assemblers, the disassembler and the compiler that `ptx/tools.toml` pins, fetched from PyPI by their hashes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,17 @@ const LIST: &str = "ptx/tools.toml";
 pub struct Tools {
     /// From the oldest to the newest.
     pub tool: Vec<Tool>,
+    /// The wheels that make up the compiler.
+    pub compiler: Vec<Wheel>,
+}
+
+/// One wheel of PyPI.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wheel {
+    package: String,
+    version: String,
+    sha256: String,
 }
 
 /// One program of NVIDIA's; `ptx/tools.toml` explains the fields.
@@ -49,6 +60,13 @@ impl Tools {
             .iter()
             .find(|tool| tool.name() == "nvdisasm")
             .ok_or_else(|| Failure::new(format!("{LIST} has no nvdisasm")))
+    }
+}
+
+impl Wheel {
+    /// The wheel's line in a list of requirements for pip.
+    pub fn requirement(&self) -> String {
+        requirement(&self.package, &self.version, &self.sha256)
     }
 }
 
@@ -89,14 +107,7 @@ impl Tool {
             self.version,
             self.package
         );
-        let scratch = root().join("target/xtask/fetch").join(self.folder());
-        if scratch.exists() {
-            fs::remove_dir_all(&scratch).context(scratch.display())?;
-        }
-        fs::create_dir_all(&scratch).context(scratch.display())?;
-        let outcome = self.fetch(&scratch, &place);
-        fs::remove_dir_all(&scratch).context(scratch.display())?;
-        outcome
+        in_scratch(&self.folder(), |scratch| self.fetch(scratch, &place))
     }
 
     fn folder(&self) -> String {
@@ -104,41 +115,13 @@ impl Tool {
     }
 
     fn fetch(&self, scratch: &Path, place: &Path) -> Result<()> {
-        let requirements = scratch.join("requirements.txt");
-        let line = format!(
-            "{}=={} --hash=sha256:{}\n",
-            self.package, self.version, self.sha256
-        );
-        digest::write_whole(&requirements, line.as_bytes())?;
-        let (to, requirements) = (
-            scratch.display().to_string(),
-            requirements.display().to_string(),
-        );
-        process::run(&mut process::program(
-            "python3",
-            &[
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--require-hashes",
-                "--requirement",
-                &requirements,
-                "--dest",
-                &to,
-            ],
-        ))?;
-        let wheel = fs::read_dir(scratch)
-            .context(scratch.display())?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        let requirement = requirement(&self.package, &self.version, &self.sha256);
+        let wheel = download(&requirement, scratch)?
+            .pop()
             .ok_or_else(|| Failure::new(format!("pip download {}: no wheel came", self.package)))?;
         let extract =
             "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract(sys.argv[2], sys.argv[3])";
-        let wheel = wheel.display().to_string();
+        let to = scratch.display().to_string();
         process::run(&mut process::program(
             "python3",
             &["-c", extract, &wheel, &self.member, &to],
@@ -154,6 +137,52 @@ impl Tool {
     }
 }
 
+/// Does `work` in an empty folder of this name, which is removed afterwards.
+pub fn in_scratch(name: &str, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let scratch = root().join("target/xtask/fetch").join(name);
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch).context(scratch.display())?;
+    }
+    fs::create_dir_all(&scratch).context(scratch.display())?;
+    let outcome = work(&scratch);
+    fs::remove_dir_all(&scratch).context(scratch.display())?;
+    outcome
+}
+
+/// Downloads what the lines ask for into `folder`, and gives the paths of the wheels.
+pub fn download(requirements: &str, folder: &Path) -> Result<Vec<String>> {
+    let list = folder.join("requirements.txt");
+    digest::write_whole(&list, requirements.as_bytes())?;
+    process::run(&mut process::program(
+        "python3",
+        &[
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--requirement",
+            &list.display().to_string(),
+            "--dest",
+            &folder.display().to_string(),
+        ],
+    ))?;
+    let files = fs::read_dir(folder)
+        .context(folder.display())?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    Ok(files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "whl"))
+        .map(|path| path.display().to_string())
+        .collect())
+}
+
+fn requirement(package: &str, version: &str, sha256: &str) -> String {
+    format!("{package}=={version} --hash=sha256:{sha256}\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +195,10 @@ mod tests {
         tools.disassembler().unwrap();
         for tool in &tools.tool {
             assert_eq!(tool.sha256.len(), 64, "{}", tool.folder());
+        }
+        assert_eq!(tools.compiler[0].package, "nvidia-cuda-nvcc");
+        for wheel in &tools.compiler {
+            assert_eq!(wheel.sha256.len(), 64, "{}", wheel.package);
         }
         let mut places: Vec<PathBuf> = tools.tool.iter().map(Tool::place).collect();
         places.dedup();
