@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use whittle_ptx_vm::{Approx, Limits, Schedule};
-use whittle_tensor::Device;
+use whittle_tensor::device::Info;
 use whittle_tensor::gpu::kernels;
+use whittle_tensor::kernel::{Arg, Kernel};
+use whittle_tensor::{Device, DevicePtr, Driver, Result};
 use whittle_tests::parity::{self, Body};
 
 fn vm(schedule: Schedule, approx: Approx) -> Device {
@@ -70,11 +73,62 @@ fn kernels_agree_with_twin_and_oracle() {
     run(&parity::bodies(), || vm(Schedule::InOrder, Approx::Nearest));
 }
 
+/// A device on which nothing is ever computed: what is read from it is zeros.
+#[derive(Debug)]
+struct Idle;
+
+impl Driver for Idle {
+    fn alloc(&self, _bytes: usize) -> Result<DevicePtr> {
+        Ok(DevicePtr::new(1 << 40))
+    }
+
+    fn free(&self, _pointer: DevicePtr) -> Result<()> {
+        Ok(())
+    }
+
+    fn upload(&self, _dst: DevicePtr, _src: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, _src: DevicePtr, dst: &mut [u8]) -> Result<()> {
+        dst.fill(0);
+        Ok(())
+    }
+
+    fn copy(&self, _src: DevicePtr, _dst: DevicePtr, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        _kernel: &Kernel,
+        _grid: [u32; 3],
+        _block: [u32; 3],
+        _shared: u32,
+        _args: &[Arg],
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn info(&self) -> Info {
+        whittle_ptx_vm::open(Limits::checked(80)).info()
+    }
+}
+
 #[test]
-fn the_order_of_warps_and_blocks_does_not_matter() {
-    let bodies = parity::bodies();
-    run(&bodies, || vm(Schedule::Reverse, Approx::Nearest));
-    run(&bodies, || vm(Schedule::Seeded(7), Approx::Nearest));
+fn trap_9_a_body_whose_device_computes_nothing_is_red() {
+    let idle = Device::Gpu(Arc::new(Idle));
+    let passes = |body: &Body| catch_unwind(AssertUnwindSafe(|| (body.run)(&idle))).is_ok();
+    let green: Vec<&str> = parity::bodies()
+        .iter()
+        .filter(|body| passes(body))
+        .map(|body| body.name)
+        .collect();
+    assert!(green.is_empty(), "{green:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::fault::{self, Access, FaultKind, Trap};
 use crate::launch::Context;
 use crate::layout;
 use crate::memory::{LOCAL_WINDOW, Memory, Reach, Refusal, Region, SHARED_WINDOW, Written, window};
+use crate::module::Parameter;
 use crate::num::half::{self, Bf16, F16, Mode as HalfMode};
 use crate::num::{Lanes, WideLanes, float, map1};
 use crate::op::{Address, Atomic, Base, Op, Order as Ordering, Rounding, Scope, Slot, Space, Type};
@@ -40,6 +41,8 @@ pub(crate) struct Spaces<'a> {
     copies: Vec<Vec<Copy>>,
     committed: Vec<[u32; 32]>,
     pending: usize,
+    /// Bytes of registers, local and shared memory of the block that runs.
+    state_bytes: u64,
 }
 
 /// One access of neighbouring lanes to neighbouring places.
@@ -79,8 +82,21 @@ struct Denied {
     other: Option<(Stamp, Access)>,
 }
 
+/// Has the notes that an ordering instruction of a lane left counted.
+pub(crate) fn hold(cx: &mut Context, lane: usize) -> Outcome {
+    cx.spaces.hold().ok_or_else(|| {
+        let what = "notes on the order of accesses";
+        Trap::new(FaultKind::MemoryLimit, lane as u32, what)
+    })
+}
+
 impl<'a> Spaces<'a> {
-    pub(crate) fn new(memory: &'a mut Memory, program: &Program, warps: usize) -> Self {
+    pub(crate) fn new(
+        memory: &'a mut Memory,
+        program: &Program,
+        warps: usize,
+        state_bytes: u64,
+    ) -> Self {
         let shared_bytes = program.shared_bytes() as usize;
         Self {
             memory,
@@ -90,7 +106,14 @@ impl<'a> Spaces<'a> {
             copies: vec![Vec::new(); warps],
             committed: vec![[0; 32]; warps],
             pending: 0,
+            state_bytes,
         }
+    }
+
+    /// Counts the block's state and the notes of [`Order`], which fences and atomics let grow.
+    pub(crate) fn hold(&mut self) -> Option<()> {
+        let bytes = self.state_bytes.saturating_add(self.order.bytes());
+        self.memory.budget.hold(bytes)
     }
 
     pub(crate) fn begin_block(&mut self, block: u32) {
@@ -735,10 +758,22 @@ impl Warp {
         let bytes = 1usize << elements.log_width();
         for lane in lanes(exec) {
             let start = at[lane] as usize;
-            let Some(found) = cx.parameters.get(start..start.saturating_add(bytes)) else {
-                let what = format!("a read of {bytes} bytes at byte {start} of the parameters");
-                return Err(Trap::new(FaultKind::OutOfBounds, lane as u32, what));
+            let end = start.saturating_add(bytes);
+            let inside = |parameter: &Parameter| {
+                let from = parameter.offset as usize;
+                from <= start && end <= from + parameter.bytes as usize
             };
+            // Between parameters lies what a compiler leaves there, which a driver need not copy.
+            let signature = cx.program.entry.signature();
+            let found = match cx.parameters.get(start..end) {
+                Some(_) if !start.is_multiple_of(bytes) => Err(FaultKind::Misaligned),
+                Some(found) if signature.iter().any(inside) => Ok(found),
+                _ => Err(FaultKind::OutOfBounds),
+            };
+            let found = found.map_err(|kind| {
+                let what = format!("a read of {bytes} bytes at byte {start} of the parameters");
+                Trap::new(kind, lane as u32, what)
+            })?;
             if exec == FULL && at.iter().all(|&address| address == at[0]) {
                 let size = elements.ty.bytes() as usize;
                 for (i, &slot) in elements.slots.iter().enumerate() {
@@ -877,6 +912,7 @@ impl Warp {
                         release,
                         false,
                     );
+                    hold(cx, lane)?;
                 }
             }
         }
@@ -944,6 +980,7 @@ impl Warp {
                     cx.spaces
                         .order
                         .release(thread, key, releases.then(|| reach(scope)), true);
+                    hold(cx, lane)?;
                 }
             }
         }

@@ -109,7 +109,13 @@ fn variable(
                 if size != 8 || !tree.ty.is_integer() && !tree.ty.is_untyped() {
                     return Err(value.span.unsupported("address of other than 8 bytes"));
                 }
-                let generic = matches!(value.value, ast::Value::Generic(_));
+                if !matches!(
+                    variables[usize::from(of)].space,
+                    Space::Global | Space::Const
+                ) {
+                    let what = "an initial address in other than global and constant memory";
+                    return Err(value.span.unsupported(what));
+                }
                 pointers.push(Pointer {
                     at: data.len() as u64,
                     variable: of,
@@ -117,7 +123,6 @@ fn variable(
                         ast::Value::Sum(_, offset) => offset,
                         _ => 0,
                     },
-                    generic: generic || variables[usize::from(of)].space == Space::Global,
                 });
                 0
             }

@@ -16,6 +16,9 @@ use whittle_tensor::kernel::{Arg, Kernel};
 /// So many launches are remembered for [`Vm::reports`].
 const REPORTS: usize = 4096;
 
+/// Bytes of PTX text of all modules that a machine keeps loaded.
+const TEXTS: u64 = 256 << 20;
+
 /// Opens a machine.
 pub fn open(limits: Limits) -> Arc<Vm> {
     Arc::new(Vm {
@@ -23,6 +26,7 @@ pub fn open(limits: Limits) -> Arc<Vm> {
         state: Mutex::new(State {
             memory: Memory::new(limits.memory_bytes),
             modules: HashMap::new(),
+            texts: 0,
             reports: VecDeque::new(),
         }),
     })
@@ -39,6 +43,8 @@ pub struct Vm {
 struct State {
     memory: Memory,
     modules: HashMap<String, Arc<Loaded>>,
+    /// Bytes of their texts.
+    texts: u64,
     reports: VecDeque<Report>,
 }
 
@@ -113,6 +119,14 @@ impl State {
         if let Some(loaded) = self.modules.get(text) {
             return Ok(loaded.clone());
         }
+        let texts = self.texts + text.len() as u64;
+        if texts > TEXTS {
+            return Err(Error::Limit {
+                what: "bytes of text of the modules of a machine",
+                limit: TEXTS,
+                found: texts,
+            });
+        }
         let module = Module::parse(text)?;
         let placed = program::place(&module, &mut self.memory).map_err(|_| Error::Limit {
             what: "bytes of memory for the variables of a module",
@@ -125,6 +139,7 @@ impl State {
         })?;
         let loaded = Arc::new(Loaded { module, placed });
         self.modules.insert(text.to_owned(), loaded.clone());
+        self.texts = texts;
         Ok(loaded)
     }
 

@@ -32,6 +32,8 @@ pub enum FaultKind {
     Deadlock,
     /// The launch executed more warp instructions than the limit allows.
     InstructionLimit,
+    /// The launch took longer than the limit allows.
+    TimeLimit,
     /// No memory is left for what the machine notes about the accesses of a launch.
     MemoryLimit,
     /// An integer division by zero, which has no specified result.

@@ -4,7 +4,7 @@ use crate::access::Spaces;
 use crate::block::Block;
 use crate::counters::{Counts, Report};
 use crate::error::{Error, Result};
-use crate::fault::{Address, Fault, Party, Place, Trap};
+use crate::fault::{Address, Fault, FaultKind, Party, Place, Trap};
 use crate::limits::{Limits, Random, Schedule};
 use crate::memory::{Memory, window};
 use crate::module::{Entry, Module};
@@ -13,6 +13,7 @@ use crate::op::{Space, Type};
 use crate::order;
 use crate::program::{Array, Program};
 use crate::warp::{Next, Stop};
+use std::time::{Duration, Instant};
 use whittle_tensor::kernel::Arg;
 
 /// What all warps of a launch share.
@@ -24,6 +25,8 @@ pub(crate) struct Context<'a> {
     /// Warp instructions that may still run, and how many might at first.
     pub(crate) left: u64,
     pub(crate) limit: u64,
+    /// When the launch must have ended.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) schedule: Schedule,
     pub(crate) random: Random,
     pub(crate) approx: Approx,
@@ -37,7 +40,17 @@ pub(crate) struct Context<'a> {
     pub(crate) shared_bytes: u32,
 }
 
+/// Warp instructions between two looks at the clock.
+pub(crate) const CHECKED_AFTER: u64 = 1 << 16;
+
 impl Context<'_> {
+    /// Whether the launch has used up its time.
+    #[cold]
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline
+            .is_some_and(|deadline| Instant::now() > deadline)
+    }
+
     /// After a memory access, a seeded schedule may let another warp run.
     #[inline(always)]
     pub(crate) fn after_access(&mut self) -> Next {
@@ -96,20 +109,23 @@ impl Launch<'_> {
         let thread = program
             .local_bytes()
             .saturating_add(registers_bytes(self.entry));
-        let state = thread.saturating_mul(32 * u64::from(threads.div_ceil(32)));
+        let state = thread
+            .saturating_mul(32 * u64::from(threads.div_ceil(32)))
+            .saturating_add(program.shared_bytes());
         if state > memory.left() {
             return Err(Error::Limit {
-                what: "bytes of registers and local memory of a block",
+                what: "bytes of registers, local and shared memory of a block",
                 limit: memory.left(),
                 found: state,
             });
         }
         let mut cx = Context {
-            spaces: Spaces::new(memory, &program, threads.div_ceil(32) as usize),
+            spaces: Spaces::new(memory, &program, threads.div_ceil(32) as usize, state),
             program: &program,
             counts: vec![Counts::default(); self.entry.code().len()],
             left: limits.instructions,
             limit: limits.instructions,
+            deadline: Instant::now().checked_add(Duration::from_secs(limits.seconds)),
             schedule: limits.schedule,
             random: Random::new(match limits.schedule {
                 Schedule::Seeded(seed) => seed,
@@ -158,6 +174,16 @@ impl Launch<'_> {
             at = (at + stride) % n;
             cx.block_index = index(number, self.grid);
             cx.spaces.begin_block(number);
+            cx.spaces.hold().ok_or_else(|| Error::Limit {
+                what: "bytes of notes on the blocks of a launch",
+                limit: cx.spaces.memory.left(),
+                found: cx.spaces.order.bytes(),
+            })?;
+            if i % 64 == 63 && cx.is_late() {
+                let what = format!("{i} of {n} blocks ended in time");
+                let trap = Trap::new(FaultKind::TimeLimit, 0, what);
+                return Err(Error::Fault(Box::new(self.fault(cx, 0, *trap))));
+            }
             block
                 .run(cx)
                 .map_err(|(warp, trap)| Error::Fault(Box::new(self.fault(cx, warp, *trap))))?;

@@ -12,6 +12,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Warp instructions of one launch.
     pub instructions: u64,
+    /// Seconds of one launch, looked at now and then: a bound for hostile text, not a measure.
+    pub seconds: u64,
     /// The order of warps and blocks.
     pub schedule: Schedule,
     /// What approximate functions return.
@@ -19,12 +21,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// 2 GiB, 4·10⁹ warp instructions a launch, warps and blocks in order, approximate functions rounded to nearest.
+    /// 2 GiB, 4·10⁹ warp instructions and an hour a launch, warps and blocks in order, approximate functions rounded to nearest.
     pub const fn checked(arch: u32) -> Self {
         Self {
             arch,
             memory_bytes: 2 << 30,
             instructions: 4_000_000_000,
+            seconds: 3600,
             schedule: Schedule::InOrder,
             approx: Approx::Nearest,
         }

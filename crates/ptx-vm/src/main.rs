@@ -1,5 +1,6 @@
 //! `whittle-ptx-vm run FILE.ptx …`: runs a kernel of a PTX file and prints its counters.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{env, fs};
@@ -7,9 +8,12 @@ use whittle_ptx_vm::{Error, Limits, Schedule, Size, open};
 use whittle_tensor::device::{DevicePtr, Driver};
 use whittle_tensor::kernel::Arg;
 
+/// Beyond this, [`whittle_ptx_vm::Module::parse`] refuses a text.
+const TEXT_BYTES: u64 = 8 << 20;
+
 const USAGE: &str = "\
 usage: whittle-ptx-vm run FILE.ptx --entry NAME --grid X[,Y,Z] --block X[,Y,Z] [--shared BYTES]
-       [--arch 90] [--schedule in-order|reverse|SEED] [--instructions N] [--memory BYTES] [--json] [--arg ARG]…
+       [--arch 90] [--schedule in-order|reverse|SEED] [--instructions N] [--seconds N] [--memory BYTES] [--json] [--arg ARG]…
 
 Arguments, in the order of the parameters:
   in:TYPE:PATH         a file of numbers, little-endian; TYPE is f32, f16, bf16, u32, i32, u8 or i8
@@ -74,6 +78,7 @@ fn run(args: &[String]) -> Result<String, String> {
             "--shared" => size.shared = number(option, value)?,
             "--arch" => limits.arch = number(option, value)?,
             "--instructions" => limits.instructions = number(option, value)?,
+            "--seconds" => limits.seconds = number(option, value)?,
             "--memory" => limits.memory_bytes = number(option, value)?,
             "--schedule" => {
                 limits.schedule = match value.as_str() {
@@ -87,11 +92,12 @@ fn run(args: &[String]) -> Result<String, String> {
         }
     }
     let entry = entry.ok_or_else(|| format!("expected --entry NAME\n{USAGE}"))?;
-    let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    let text = String::from_utf8(read(file, TEXT_BYTES)?)
+        .map_err(|error| format!("{file}: expected UTF-8, found {error}"))?;
     let vm = open(limits);
     let buffers: Vec<Buffer> = specs
         .into_iter()
-        .map(|spec| buffer(&*vm, spec))
+        .map(|spec| buffer(&*vm, spec, limits.memory_bytes))
         .collect::<Result<_, _>>()?;
     let args: Vec<Arg> = buffers.iter().map(|buffer| buffer.arg).collect();
     let report = vm
@@ -131,6 +137,20 @@ fn write(path: &Path, data: &[u8]) -> std::io::Result<()> {
     fs::rename(partial, path)
 }
 
+/// The bytes of a file that has at most `most` of them.
+fn read(path: &str, most: u64) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{path}: {error}");
+    let mut data = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(most.saturating_add(1))
+        .read_to_end(&mut data)
+        .map_err(failed)?;
+    if data.len() as u64 > most {
+        return Err(format!("{path}: expected at most {most} bytes, found more"));
+    }
+    Ok(data)
+}
+
 fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, String> {
     text.parse()
         .map_err(|_| format!("{option}: expected a number, found {text}"))
@@ -161,7 +181,8 @@ fn bytes_of(ty: &str) -> Result<usize, String> {
     }
 }
 
-fn buffer(driver: &dyn Driver, spec: &str) -> Result<Buffer, String> {
+/// The memory or number of an argument; `most` bytes of memory there are.
+fn buffer(driver: &dyn Driver, spec: &str, most: u64) -> Result<Buffer, String> {
     let (kind, rest) = spec
         .split_once(':')
         .ok_or_else(|| format!("--arg: expected KIND:…, found {spec}"))?;
@@ -197,7 +218,7 @@ fn buffer(driver: &dyn Driver, spec: &str) -> Result<Buffer, String> {
             save: Some((pointer, bytes, path.into())),
         });
     }
-    let data = fs::read(rest).map_err(|error| format!("{rest}: {error}"))?;
+    let data = read(rest, most)?;
     if data.len() % size != 0 {
         return Err(format!(
             "{rest}: expected a multiple of {size} bytes, found {}",

@@ -87,6 +87,8 @@ impl Written {
 pub(crate) struct Budget {
     limit: u64,
     used: u64,
+    /// Bytes of the launch beside allocations and notes on pages, as last counted.
+    launch: u64,
 }
 
 /// Neighbouring lanes at neighbouring places of a region: lane l has `1 << log_width` bytes from `offset + l << log_width`.
@@ -235,12 +237,24 @@ impl Region {
 
 impl Budget {
     fn take(&mut self, bytes: u64) -> Option<()> {
-        let used = self.used.checked_add(bytes)?;
-        if used > self.limit {
+        if bytes > self.left() {
             return None;
         }
-        self.used = used;
+        self.used += bytes;
         Some(())
+    }
+
+    /// Counts anew what the launch holds beside allocations and notes on pages.
+    pub(crate) fn hold(&mut self, bytes: u64) -> Option<()> {
+        self.launch = bytes;
+        (self.used.saturating_add(bytes) <= self.limit).then_some(())
+    }
+
+    /// Bytes that are left.
+    const fn left(&self) -> u64 {
+        self.limit
+            .saturating_sub(self.used)
+            .saturating_sub(self.launch)
     }
 }
 
@@ -258,7 +272,11 @@ impl Memory {
         Self {
             allocations: Vec::new(),
             live: BTreeSet::new(),
-            budget: Budget { limit, used: 0 },
+            budget: Budget {
+                limit,
+                used: 0,
+                launch: 0,
+            },
         }
     }
 
@@ -272,10 +290,10 @@ impl Memory {
                 "expected at most {MAX_ALLOCATIONS} allocations of less than 2^39 bytes"
             ));
         }
-        let Budget { limit, used } = self.budget;
+        let left = self.left();
         self.budget
             .take(bytes as u64)
-            .ok_or_else(|| format!("expected at most {} bytes, found {bytes}", limit - used))?;
+            .ok_or_else(|| format!("expected at most {left} bytes, found {bytes}"))?;
         self.live.insert(self.allocations.len());
         self.allocations
             .push(Some(Box::new(Region::new(bytes, LOG_PAGE))));
@@ -380,7 +398,7 @@ impl Memory {
 
     /// A launch is over: everything that it did comes before all that follows.
     pub(crate) fn forget_launch(&mut self) {
-        self.budget.used = 0;
+        (self.budget.used, self.budget.launch) = (0, 0);
         for &index in &self.live {
             if let Some(region) = &mut self.allocations[index] {
                 region.pages = Vec::new();
@@ -391,6 +409,6 @@ impl Memory {
 
     /// Bytes that are left.
     pub(crate) const fn left(&self) -> u64 {
-        self.budget.limit - self.budget.used
+        self.budget.left()
     }
 }

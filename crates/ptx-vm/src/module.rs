@@ -96,8 +96,6 @@ pub struct Pointer {
     pub variable: u16,
     /// Bytes beyond.
     pub offset: i64,
-    /// A generic address, not one in the variable's space.
-    pub generic: bool,
 }
 
 /// A parameter of an entry.

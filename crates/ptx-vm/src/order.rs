@@ -4,6 +4,7 @@
 //! barrier and fence; an access is stamped with the clock, its instruction and its thread. Another thread has seen it if a
 //! barrier or a chain of fences and atomics made everything up to a later tick visible to that thread.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -37,7 +38,52 @@ enum Unit {
 }
 
 /// For blocks and their parts: the time up to which their accesses are visible.
-type Clock = HashMap<(u32, Unit), u32>;
+#[derive(Debug)]
+struct Clock {
+    seen: HashMap<(u32, Unit), u32>,
+    /// How many times all clocks of the launch hold.
+    held: Rc<Cell<u64>>,
+}
+
+impl Clock {
+    fn new(held: &Rc<Cell<u64>>) -> Self {
+        Self {
+            seen: HashMap::new(),
+            held: held.clone(),
+        }
+    }
+
+    fn see(&mut self, block: u32, unit: Unit, time: u32) {
+        let held = &self.held;
+        let seen = self.seen.entry((block, unit)).or_insert_with(|| {
+            held.set(held.get() + 1);
+            0
+        });
+        *seen = time.max(*seen);
+    }
+
+    fn has_seen(&self, block: u32, unit: Unit, time: u32) -> bool {
+        self.seen
+            .get(&(block, unit))
+            .is_some_and(|&seen| seen >= time)
+    }
+}
+
+impl Clone for Clock {
+    fn clone(&self) -> Self {
+        self.held.set(self.held.get() + self.seen.len() as u64);
+        Self {
+            seen: self.seen.clone(),
+            held: self.held.clone(),
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.seen.len() as u64);
+    }
+}
 
 fn join(into: &mut Option<Rc<Clock>>, from: &Rc<Clock>) {
     match into {
@@ -45,9 +91,8 @@ fn join(into: &mut Option<Rc<Clock>>, from: &Rc<Clock>) {
         Some(into) if Rc::ptr_eq(into, from) => {}
         Some(into) => {
             let into = Rc::make_mut(into);
-            for (&unit, &time) in from.iter() {
-                let seen = into.entry(unit).or_default();
-                *seen = time.max(*seen);
+            for (&(block, unit), &time) in &from.seen {
+                into.see(block, unit, time);
             }
         }
     }
@@ -89,7 +134,9 @@ impl Published {
             (Some((mine, clock)), Some((block, more))) if mine == block => {
                 let mut joined = Some(clock.clone());
                 join(&mut joined, more);
-                *clock = joined.unwrap_or_default();
+                if let Some(joined) = joined {
+                    *clock = joined;
+                }
             }
             (mine, Some(theirs)) => *mine = Some(theirs.clone()),
             (_, None) => {}
@@ -127,6 +174,8 @@ pub(crate) struct Order {
     fences: bool,
     known: HashMap<u32, Knowledge>,
     published: HashMap<u64, Published>,
+    /// How many times all clocks hold.
+    held: Rc<Cell<u64>>,
 }
 
 /// What is settled at an access: stamps that need no closer look.
@@ -175,7 +224,14 @@ impl Order {
             fences,
             known: HashMap::new(),
             published: HashMap::new(),
+            held: Rc::default(),
         }
+    }
+
+    /// Bytes of its notes, which grow with blocks, fences and the addresses of atomics.
+    pub(crate) fn bytes(&self) -> u64 {
+        let entries = 16 * self.starts.len() + 128 * (self.published.len() + self.known.len());
+        entries as u64 + 32 * self.held.get()
     }
 
     /// A block begins, with nothing seen.
@@ -255,7 +311,7 @@ impl Order {
         acquired.is_some_and(|clock| {
             [Unit::Block, Unit::Warp(wa as u32), Unit::Thread(ta)]
                 .iter()
-                .any(|&unit| clock.get(&(block, unit)).is_some_and(|&seen| seen >= at))
+                .any(|&unit| clock.has_seen(block, unit, at))
         })
     }
 
@@ -367,22 +423,22 @@ impl Order {
             .known
             .get(&thread)
             .and_then(|known| known.acquired.as_deref().cloned())
-            .unwrap_or_default();
-        clock.insert((self.block, Unit::Block), self.floor);
+            .unwrap_or_else(|| Clock::new(&self.held));
+        clock.see(self.block, Unit::Block, self.floor);
         for (other, &seen) in self.seen[warp].iter().enumerate() {
             if seen > self.floor {
-                clock.insert((self.block, Unit::Warp(other as u32)), seen);
+                clock.see(self.block, Unit::Warp(other as u32), seen);
             }
         }
         if let Some(lanes) = &self.lanes[warp] {
             for (lane, &seen) in lanes[thread as usize % 32].iter().enumerate() {
                 let other = Unit::Thread((warp * 32 + lane) as u32);
                 if seen > self.floor {
-                    clock.insert((self.block, other), seen);
+                    clock.see(self.block, other, seen);
                 }
             }
         }
-        clock.insert((self.block, Unit::Thread(thread)), self.now);
+        clock.see(self.block, Unit::Thread(thread), self.now);
         // What the thread does from here on is not part of it.
         self.tick();
         match scope {

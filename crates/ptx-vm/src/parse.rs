@@ -790,7 +790,10 @@ impl<'a> Parser<'a> {
                 "|" => a | b,
                 "^" => a ^ b,
                 "&" => a & b,
-                "<<" => a.checked_shl(b as u32).unwrap_or(0),
+                "<<" => u32::try_from(b)
+                    .ok()
+                    .and_then(|b| a.checked_shl(b))
+                    .unwrap_or(0),
                 ">>" => a >> b.clamp(0, 63),
                 "+" => a.wrapping_add(b),
                 "-" => a.wrapping_sub(b),

@@ -31,15 +31,24 @@ pub(crate) struct Program<'a> {
     pub(crate) uses: Vec<Box<[u32]>>,
 }
 
-/// Addresses of a module's variables in global and constant memory, allocated and filled; 0 for the others.
+/// Addresses of a module's variables in global and constant memory, allocated and filled; 0 for the others. All or none.
 pub(crate) fn place(module: &Module, memory: &mut Memory) -> Result<Vec<u64>, String> {
     let is_global = |space| matches!(space, Space::Global | Space::Const);
     let mut addresses = Vec::new();
     for variable in module.variables() {
-        addresses.push(match is_global(variable.space) && variable.bytes > 0 {
-            true => memory.alloc(variable.bytes as usize)?,
-            false => 0,
-        });
+        if !is_global(variable.space) || variable.bytes == 0 {
+            addresses.push(0);
+            continue;
+        }
+        match memory.alloc(variable.bytes as usize) {
+            Ok(address) => addresses.push(address),
+            Err(reason) => {
+                for &address in addresses.iter().filter(|&&address| address != 0) {
+                    memory.free(address)?;
+                }
+                return Err(reason);
+            }
+        }
     }
     for (variable, &address) in module.variables().iter().zip(&addresses) {
         if address == 0 {

@@ -4,10 +4,10 @@
 //! post-dominator, and gives each path a frame of its own; a frame that has arrived there hands its lanes back. One path runs
 //! until it arrives, leaves or waits for lanes of another at a `.sync` instruction.
 
-use crate::access::{Elements, Site, reach};
+use crate::access::{Elements, Site, hold, reach};
 use crate::alu;
 use crate::fault::{FaultKind, Trap};
-use crate::launch::Context;
+use crate::launch::{CHECKED_AFTER, Context};
 use crate::memory::Written;
 use crate::num::{Lanes, map1, mma, shuffle};
 use crate::op::{
@@ -333,6 +333,10 @@ impl Warp {
             ));
         }
         cx.left -= 1;
+        if cx.left.is_multiple_of(CHECKED_AFTER) && cx.is_late() {
+            let what = "the launch runs longer than its limit";
+            return Err(Trap::new(FaultKind::TimeLimit, mask.trailing_zeros(), what));
+        }
         if let Op::Bra { target, meet } = instruction.op {
             return Ok(match exec {
                 0 => Next::Step,
@@ -435,6 +439,7 @@ impl Warp {
             Op::Fence { scope, .. } => {
                 for lane in lanes(exec) {
                     cx.spaces.order.fence(self.thread(lane), reach(*scope));
+                    hold(cx, lane)?;
                 }
                 Ok(Next::Step)
             }

@@ -257,6 +257,103 @@ fn launches_have_limits() {
 }
 
 #[test]
+fn time_and_notes_have_limits() {
+    let size = Size {
+        grid: [4, 1, 1],
+        block: [32, 1, 1],
+        shared: 0,
+    };
+    let run = |limits: Limits, body: &str| {
+        let vm = open(limits);
+        let pointer = vm.alloc(4096).unwrap();
+        vm.upload(pointer, &[0; 4096]).unwrap();
+        let head = ".reg .u64 at; .reg .u32 x; .reg .pred p; ld.param.u64 at, [a];\n";
+        let text = module("", ".param .u64 a", &format!("{head}{body}"));
+        machine::fault(vm.run(&text, "k.ptx", "k", size, &[Arg::Ptr(pointer)]))
+    };
+    let found = run(
+        Limits {
+            seconds: 0,
+            ..Limits::checked(80)
+        },
+        "LOOP: bra.uni LOOP;",
+    );
+    assert_eq!(found.kind, FaultKind::TimeLimit);
+    // The notes on a page of memory fit; those on what each thread released to each of its words do not.
+    let limits = |kib: u64| Limits {
+        memory_bytes: kib << 10,
+        ..Limits::checked(80)
+    };
+    let releases = "mov.u32 x, 0;\nLOOP:\nmembar.gl;\nred.global.add.u32 [at], 1;\nadd.u64 at, at, 4;\n\
+                    add.u32 x, x, 1;\nsetp.lt.u32 p, x, 1024;\n@p bra LOOP;";
+    let found = run(limits(64), releases);
+    assert_eq!(found.kind, FaultKind::MemoryLimit, "{found}");
+    assert!(found.what.contains("order"), "{found}");
+    let found = run(limits(16), "st.global.u32 [at], 0;");
+    assert_eq!(found.kind, FaultKind::MemoryLimit, "{found}");
+}
+
+#[test]
+fn a_parameter_is_read_whole_and_aligned() {
+    let machine = Machine::new(Schedule::InOrder);
+    let run = |load: &str| {
+        let body = format!(".reg .u64 wide, l, h; .reg .u32 x, y;\n{load}");
+        let text = module("", ".param .u32 a, .param .u32 b, .param .u64 c", &body);
+        machine.run(&text, 1, 32, &[Arg::U32(1), Arg::U32(2), Arg::U64(3)])
+    };
+    assert!(run("ld.param.u32 x, [b];\nld.param.u64 wide, [c];").is_ok());
+    assert!(run("ld.param.u32 x, [c + 4];").is_ok());
+    for (load, kind) in [
+        ("ld.param.u64 wide, [a];", FaultKind::OutOfBounds),
+        ("ld.param.u32 x, [c + 8];", FaultKind::OutOfBounds),
+        ("ld.param.u32 x, [c + -16];", FaultKind::OutOfBounds),
+        ("ld.param.u32 x, [c + 2];", FaultKind::Misaligned),
+        ("ld.param.u64 wide, [b];", FaultKind::Misaligned),
+        ("ld.param.v2.u32 {x, y}, [a];", FaultKind::OutOfBounds),
+        ("ld.param.v2.u32 {x, y}, [b];", FaultKind::Misaligned),
+    ] {
+        assert_eq!(machine::fault(run(load)).kind, kind, "{load}");
+    }
+}
+
+#[test]
+fn initial_addresses_are_of_global_and_constant_memory() {
+    let text = module(
+        ".shared .align 4 .u32 tile[4];\n.global .u64 at = tile;",
+        "",
+        "",
+    );
+    let error = Machine::new(Schedule::InOrder)
+        .run(&text, 1, 1, &[])
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Unsupported { line: 5, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn variables_that_do_not_fit_leave_the_machine_as_it_was() {
+    let vm = open(Limits {
+        memory_bytes: 1 << 20,
+        ..Limits::checked(80)
+    });
+    let size = Size {
+        grid: [1; 3],
+        block: [1; 3],
+        shared: 0,
+    };
+    let head = ".global .b8 first[900000];\n.global .b8 second[900000];";
+    for _ in 0..3 {
+        let error = vm
+            .run(&module(head, "", ""), "k.ptx", "k", size, &[])
+            .unwrap_err();
+        assert!(matches!(error, Error::Limit { .. }), "{error}");
+    }
+    assert!(vm.alloc(1 << 20).is_ok());
+}
+
+#[test]
 fn one_machine_serves_many_threads() {
     let vm = open(Limits::checked(80));
     std::thread::scope(|scope| {

@@ -233,7 +233,7 @@ fn variables_lie_in_their_space() {
         panic!()
     };
     assert_eq!((g.bytes, &g.data[..]), (12, &[1, 0, 0, 0, 2, 0, 0, 0][..]));
-    assert_eq!((at.pointers[0].variable, at.pointers[0].generic), (0, true));
+    assert_eq!((at.pointers[0].at, at.pointers[0].variable), (0, 0));
     assert_eq!(
         (c.space, &c.data[..]),
         (Space::Const, &2.5f32.to_le_bytes()[..])

@@ -92,19 +92,7 @@ impl Job<'_> {
         let program = self.tool.place().display().to_string();
         let architecture = format!("-arch=sm_{}", self.architecture);
         let cubin = cubin.display().to_string();
-        let mut command = process::program(
-            &program,
-            &[
-                "-v",
-                &architecture,
-                "-Werror",
-                "--warn-on-spills",
-                "--warn-on-local-memory-usage",
-                "--output-file",
-                &cubin,
-                self.path,
-            ],
-        );
+        let mut command = process::program(&program, &arguments(&architecture, &cubin, self.path));
         let output = command
             .stdin(Stdio::null())
             .output()
@@ -120,6 +108,20 @@ impl Job<'_> {
             .collect();
         Err(Failure::new(complaints.join("; ")))
     }
+}
+
+/// What the assembler is told. It ignores `-maxrregcount` beside `.maxntid`, so that registers are bounded by directives alone.
+const fn arguments<'a>(architecture: &'a str, cubin: &'a str, path: &'a str) -> [&'a str; 8] {
+    [
+        "-v",
+        architecture,
+        "-Werror",
+        "--warn-on-spills",
+        "--warn-on-local-memory-usage",
+        "--output-file",
+        cubin,
+        path,
+    ]
 }
 
 /// Where verdicts are remembered.
@@ -198,5 +200,15 @@ mod tests {
         ] {
             assert!(parse(&NEW.replace(from, to)).is_err(), "{to}");
         }
+    }
+
+    #[test]
+    fn trap_10_no_option_that_the_assembler_ignores_bounds_registers() {
+        let told = arguments("-arch=sm_80", "a.cubin", "a.ptx");
+        assert!(told.contains(&"--warn-on-spills") && told.contains(&"-Werror"));
+        assert!(
+            told.iter()
+                .all(|argument| !argument.contains("maxrregcount"))
+        );
     }
 }

@@ -373,6 +373,18 @@ mod tests {
     }
 
     #[test]
+    fn trap_8_a_version_that_drivers_in_use_refuse_is_a_problem() {
+        for newer in ["8.3", "8.8", "9.0"] {
+            let text = GOOD.replace(".version 7.0", &format!(".version {newer}"));
+            for class in [Class::Plain, Class::Tensor, Class::Hopper] {
+                let found = Kernel::new(&text, "double", class).problems(None);
+                let refused = |(line, what): &Problem| *line == 10 && what.contains(".version");
+                assert!(found.iter().any(refused), "{class:?}: {found:?}");
+            }
+        }
+    }
+
+    #[test]
     fn each_rule_is_broken_at_its_line() {
         let cases = [
             (

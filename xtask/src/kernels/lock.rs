@@ -79,7 +79,7 @@ pub fn write(rows: &[Row]) -> String {
     text
 }
 
-/// The rows of a file that [`write`] wrote; other lines are passed over, and then the rows differ.
+/// The rows of a file that [`write()`] wrote; other lines are passed over, and then the rows differ.
 pub fn read(text: &str) -> Vec<Row> {
     let mut entry = String::new();
     let mut rows = Vec::new();

@@ -190,9 +190,9 @@ pub fn fma_lanes(a: &Lanes, b: &Lanes, c: &Lanes, mode: Mode) -> Lanes {
         return map3(a, b, c, |a, b, c| fma(a, b, c, mode));
     }
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("fma") {
+    if std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2") {
         #[allow(unsafe_code)]
-        // SAFETY: the processor has FMA.
+        // SAFETY: the processor has FMA and AVX2.
         return unsafe { fma_hardware(a, b, c, mode) };
     }
     if cfg!(target_arch = "aarch64") {
