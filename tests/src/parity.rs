@@ -15,6 +15,7 @@ mod gather;
 mod matmul;
 mod memory;
 mod number;
+mod ops;
 mod random;
 mod reduce;
 mod rope;
@@ -22,6 +23,8 @@ mod row;
 mod spmm;
 mod twin;
 mod unary;
+
+pub use row::softmax_rows;
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,10 +1,12 @@
 //! `cargo xtask test`: every check that continuous integration makes, in one command.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 
 use crate::arguments::{Command, Flag, Flags};
 use crate::clock::Clock;
-use crate::failure::{Failure, Result};
+use crate::failure::{Context, Failure, Result};
 use crate::{data, gpu, kernels, mutate, process, tidy};
 
 /// `cargo xtask test`.
@@ -120,12 +122,59 @@ fn run_tests(command: &mut Process, tests: &mut Tests) -> Result<()> {
 /// Packs every published package. They depend on each other, so one command packs them all, with a registry of its own
 /// for those that are not published yet; and because it builds what it packed, a file left out of a package is found.
 fn packages() -> Result<()> {
-    let members = process::metadata(&["--no-deps"])?.packages;
-    let mut command = process::cargo(&["package", "--allow-dirty"]);
-    for package in members.iter().filter(|package| package.is_published()) {
+    let metadata = process::metadata(&["--no-deps"])?;
+    let target = metadata.target_directory.join(PACKAGES);
+    let mut command = process::cargo(&["package", "--allow-dirty", "--target-dir"]);
+    command.arg(&target);
+    let published = metadata
+        .packages
+        .iter()
+        .filter(|package| package.is_published());
+    // Cargo takes a package of a registry, its temporary one too, for what it was when it was unpacked and built under this version.
+    for package in published {
         command.args(["--package", &package.name]);
+        let unpacked = format!("{}-{}", package.name, package.version);
+        for registry in folders(&cargo_home().join("registry/src")) {
+            // A registry on the network has its host's name before the dash.
+            let is_temporary = registry
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('-'));
+            if is_temporary {
+                remove(&registry.join(&unpacked))?;
+            }
+        }
+        for built in folders(&target.join("debug/.fingerprint")) {
+            let name = built.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(&package.name) {
+                remove(&built)?;
+            }
+        }
     }
     process::run(&mut command)
+}
+
+/// Where packages are built, in the target folder.
+const PACKAGES: &str = "packages";
+
+fn cargo_home() -> PathBuf {
+    let home = || std::env::home_dir().unwrap_or_default().join(".cargo");
+    std::env::var_os("CARGO_HOME").map_or_else(home, PathBuf::from)
+}
+
+/// The folders in a folder, none if there is no such folder.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match folder.exists() {
+        true => fs::remove_dir_all(folder).context(folder.display()),
+        false => Ok(()),
+    }
 }
 
 /// Builds the fuzz targets: with coverage if cargo-fuzz and a nightly toolchain are there, else as plain programs.
@@ -148,11 +197,11 @@ fn fuzz() -> Result<()> {
         eprintln!("  SKIPPED: no C++ compiler, so the fuzz targets are not built");
         return Ok(());
     }
-    // In the workspace's build folder, where the packages' check has left most of their dependencies.
+    // Where the packages' check has left most of their dependencies.
     let target = process::metadata(&["--no-deps"])?
         .target_directory
-        .display()
-        .to_string();
+        .join(PACKAGES);
+    let target = target.display().to_string();
     process::run(&mut process::cargo(&[
         "build",
         "--manifest-path",

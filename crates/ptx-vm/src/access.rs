@@ -9,9 +9,11 @@ use crate::memory::{LOCAL_WINDOW, Memory, Reach, Refusal, Region, SHARED_WINDOW,
 use crate::module::Parameter;
 use crate::num::half::{self, Bf16, F16, Mode as HalfMode};
 use crate::num::{Lanes, WideLanes, float, map1};
-use crate::op::{Address, Atomic, Base, Op, Order as Ordering, Rounding, Scope, Slot, Space, Type};
+use crate::op::{
+    Address, Atomic, Base, Op, Operand, Order as Ordering, Rounding, Scope, Slot, Space, Type,
+};
 use crate::order::{self, Order, Stamp};
-use crate::program::{Array, Program, generic};
+use crate::program::{Array, Program, generic, register};
 use crate::registers::{FULL, Registers, cut, lanes};
 use crate::warp::Warp;
 
@@ -214,7 +216,7 @@ impl<'a> Spaces<'a> {
         Ok((region, offset))
     }
 
-    /// Ends the copies of a lane that satisfy `done`, in the order of their issue.
+    /// Ends the copies of a lane that satisfy `done`, in the order of their issue. An error comes with the destination.
     fn complete(
         &mut self,
         arrays: &[Array],
@@ -222,7 +224,7 @@ impl<'a> Spaces<'a> {
         lane: u32,
         now: Stamp,
         done: impl Fn(&Copy) -> bool,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), (Denied, u64)> {
         let mut copies = std::mem::take(&mut self.copies[warp]);
         let mut outcome = Ok(());
         copies.retain(|copy| {
@@ -249,7 +251,7 @@ impl<'a> Spaces<'a> {
                         .copy_from_slice(&bytes[..copy.bytes as usize]);
                     region.written.set(offset, copy.bytes as usize);
                 }
-                Err(denied) => outcome = Err(denied),
+                Err(denied) => outcome = Err((denied, copy.dst)),
             }
             false
         });
@@ -1107,9 +1109,11 @@ impl Warp {
             let outcome = cx
                 .spaces
                 .complete(arrays, self.index, lane as u32, now, done);
-            outcome.map_err(|denied| Trap {
-                other: denied.other,
-                ..*Trap::new(denied.kind, lane as u32, "the end of a cp.async")
+            outcome.map_err(|(denied, dst)| {
+                let address = fault::Address::Shared(dst);
+                let mut trap = Trap::at(denied.kind, lane as u32, address, "the end of a cp.async");
+                trap.other = denied.other;
+                trap
             })?;
         }
         Ok(())
@@ -1124,6 +1128,17 @@ impl Warp {
         space: Space,
         address: &Address,
     ) -> Outcome {
+        // Each matrix takes its rows' addresses from eight lanes; before sm_80 every lane must have one.
+        let asked = match cx.program.target() {
+            ..80 => FULL,
+            _ => FULL >> (32 - 8 * d.len()),
+        };
+        if let Some(Operand { file, slot }) = register(address) {
+            let missing = asked & !self.registers.written(file, slot);
+            if missing != 0 {
+                return Err(self.uninit(cx, file, slot, missing));
+            }
+        }
         let at = addresses(&self.registers, cx.program, address, space);
         let at = match space {
             Space::Generic => map1(&at, |address| address.wrapping_sub(SHARED_WINDOW)),

@@ -2,7 +2,7 @@
 
 use crate::memory::{LOCAL_WINDOW, Memory, SHARED_WINDOW};
 use crate::module::{Entry, Module, Variable};
-use crate::op::{File, Op, Operand, Order, Slot, Space};
+use crate::op::{Address, Base, File, Op, Operand, Order, Slot, Space};
 use crate::registers::Registers;
 use std::ops::Range;
 
@@ -136,6 +136,11 @@ impl<'a> Program<'a> {
         }
     }
 
+    /// The module's target.
+    pub(crate) fn target(&self) -> u32 {
+        self.module.target()
+    }
+
     /// The space of a variable.
     pub(crate) fn space(&self, variable: u16) -> Space {
         self.module.variables()[variable as usize].space
@@ -191,7 +196,17 @@ pub(crate) const fn generic(space: Space, address: u64) -> u64 {
     }
 }
 
-/// The operands whose marks an instruction copies.
+/// The register of an address.
+pub(crate) const fn register(address: &Address) -> Option<Operand> {
+    let (file, slot) = match address.base {
+        Base::Narrow(slot) => (File::Narrow, slot),
+        Base::Wide(slot) => (File::Wide, slot),
+        Base::Zero | Base::Variable(_) => return None,
+    };
+    Some(Operand { file, slot })
+}
+
+/// The operands whose marks an instruction copies, and the address of `ldmatrix`, which not every lane need have.
 fn copied(op: &Op) -> Vec<Operand> {
     let of = |file, slots: &[Slot]| slots.iter().map(|&slot| Operand { file, slot }).collect();
     let by_bits = |bits: u32| if bits == 64 { File::Wide } else { File::Narrow };
@@ -201,6 +216,7 @@ fn copied(op: &Op) -> Vec<Operand> {
         Op::Selp { ty, a, b, .. } => of(ty.file(), &[*a, *b]),
         Op::Pack { bits, n, a, .. } => of(by_bits((*bits).into()), &a[..*n as usize]),
         Op::Unpack { bits, n, a, .. } => of(by_bits(u32::from(*bits) * u32::from(*n)), &[*a]),
+        Op::Ldmatrix { address, .. } => register(address).into_iter().collect(),
         Op::Shfl { a, b, c, mask, .. } if ![b, c, mask].contains(&a) => of(File::Narrow, &[*a]),
         _ => Vec::new(),
     }

@@ -370,7 +370,7 @@ impl Warp {
     }
 
     #[cold]
-    fn uninit(&self, cx: &Context, file: File, slot: Slot, missing: u32) -> Box<Trap> {
+    pub(crate) fn uninit(&self, cx: &Context, file: File, slot: Slot, missing: u32) -> Box<Trap> {
         let name = cx.program.entry.register(op::Operand { file, slot });
         Trap::new(
             FaultKind::UninitRegister,

@@ -4,6 +4,7 @@
 mod machine;
 
 use machine::{Machine, fault, module, schedules};
+use whittle_ptx_vm::fault::Access;
 use whittle_ptx_vm::{FaultKind, Schedule};
 use whittle_tensor::device::Driver;
 use whittle_tensor::kernel::Arg;
@@ -131,7 +132,21 @@ fn check(cases: &[Case]) {
                 (other.block, other.thread) != (found.block, found.thread),
                 "{shown}"
             );
-            assert!(found.place.is_some());
+            let touches = |line: u32| {
+                let line = text.lines().nth(line as usize - 1).unwrap_or_default();
+                let ops = ["ld.", "st.", "atom.", "red.", "cp.async"];
+                ops.iter().any(|op| line.contains(op))
+            };
+            assert!(touches(other.line), "{shown}");
+            let reads = text.lines().nth(here as usize - 1).unwrap_or_default();
+            let reads = reads.contains("ld.");
+            assert!(!reads || other.access != Access::Read, "{shown}");
+            let place = found.place.expect("a race has a place");
+            let arrays = ["a", "b", "c", "tile", "other", "counter"];
+            assert!(
+                arrays.contains(&&*place.array) && (0..1024).contains(&place.offset),
+                "{shown}"
+            );
         }
     }
 }
@@ -259,6 +274,13 @@ fn uninit_register() {
     use FaultKind::UninitRegister as K;
     check(&[
         case(K, 0, 0, "-add.u32 x, x, unset; // here"),
+        // The addresses of one matrix come from eight lanes.
+        case(
+            K,
+            0,
+            0,
+            "setp.lt.u32 p, lane, 8;\nst.shared.u32 [at], x;\nbar.sync 0;\n-@!p mov.u32 w, tile;\n+@p mov.u32 w, tile;\nldmatrix.sync.aligned.m8n8.x1.shared.b16 {y}, [w]; // here",
+        ),
         case(
             K,
             0,

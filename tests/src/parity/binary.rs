@@ -1,14 +1,16 @@
 //! Functions of two elements, of arrays and of views.
 
 use super::number::{
-    FLOATS, Tol, U, close, decoded, halves_around_one, normal, off_tie, output, rounded,
-    rounds_to_nearest, same, upload,
+    FLOATS, Tol, U, close, decoded, normal, output, rounded, rounds_to_nearest, same, upload,
 };
-use super::unary::{PRIME, WHOLE, silu};
+use super::ops::{Ops, telling};
+use super::twin::ex2_ftz;
+use super::unary::{PRIME, WHOLE};
 use super::{Body, Shape};
 use whittle_tensor::gpu::strided::View;
 use whittle_tensor::gpu::{binary, kernels};
 use whittle_tensor::kernel::{Arg, Kernel};
+use whittle_tensor::random::Philox4x32;
 use whittle_tensor::{DType, Driver};
 
 struct Function {
@@ -46,7 +48,7 @@ const FUNCTIONS: [Function; 5] = [
     Function {
         op: "silu_mul",
         oracle: |a, b| a / (1.0 + (-a).exp()) * b,
-        twin: |a, b| silu(a) * b,
+        twin: |a, b| silu_mul(&Ops::default(), a, b),
         is_exact: false,
     },
 ];
@@ -161,24 +163,34 @@ fn arrays(kernel: &Kernel, driver: &dyn Driver, function: &Function, dtype: DTyp
         }
     }
     if has_twin && !function.is_exact && dtype != DType::F32 {
-        beside_ties(kernel, driver, function, dtype);
+        telling_pairs(kernel, driver, function, dtype);
     }
 }
 
-/// Products that lie as near to a tie of the half as the second operand allows, so that they show the last digit of the first factor.
-fn beside_ties(kernel: &Kernel, driver: &dyn Driver, function: &Function, dtype: DType) {
-    let factors = halves_around_one(dtype);
-    for (n, shift) in [(2048, 0), (1200, 1)] {
-        let a = normal(dtype, n, 3);
-        let best = |a: &f32| {
-            let first = silu(*a);
-            let off = |factor: &f32| off_tie(dtype, first * factor);
-            factors.iter().copied().min_by_key(off).unwrap()
-        };
-        let b: Vec<f32> = a.iter().map(best).collect();
+/// `silu(a) · b` as the kernel computes it.
+fn silu_mul(ops: &Ops, a: f32, b: f32) -> f32 {
+    let power = ex2_ftz(ops.mul(0, a, -std::f32::consts::LOG2_E));
+    let silu = ops.div(2, a, ops.add(1, power, 1.0));
+    ops.mul(3, silu, b)
+}
+
+/// Pairs that show each rounding, in every place of a vector and one by one.
+fn telling_pairs(kernel: &Kernel, driver: &dyn Driver, function: &Function, dtype: DType) {
+    let mut random = Philox4x32::new(31, 0);
+    let draw = || {
+        let pair = [random.next_normal(), random.next_normal()];
+        pair.map(|x| rounded(dtype, x)).to_vec()
+    };
+    let name = format!("silu_mul {dtype:?}");
+    let pairs = telling(name, dtype, 4_000_000, draw, |ops, pair| {
+        vec![silu_mul(ops, pair[0], pair[1])]
+    });
+    let four = |at: usize| -> Vec<f32> { pairs.iter().flat_map(|pair| [pair[at]; 4]).collect() };
+    let (a, b) = (four(0), four(1));
+    for shift in [0, 1] {
         let found = launch(kernel, driver, dtype, (&a, &b), [shift, 0, 0], None);
-        for ((a, b), found) in a.into_iter().zip(b).zip(found) {
-            function.check(kernel.entry(), dtype, true, a, b, found);
+        for ((a, b), found) in a.iter().zip(&b).zip(found) {
+            function.check(kernel.entry(), dtype, true, *a, *b, found);
         }
     }
 }

@@ -142,18 +142,6 @@ pub(super) fn off_tie(dtype: DType, y: f32) -> u32 {
     (y.to_bits() & mask).abs_diff(tie)
 }
 
-/// All values of a half from ½ to 2.
-pub(super) fn halves_around_one(dtype: DType) -> Vec<f32> {
-    match dtype {
-        DType::F16 => (0x3800..0x4000)
-            .map(|bits| f16::from_bits(bits).to_f32())
-            .collect(),
-        _ => (0x3f00..0x4000)
-            .map(|bits| bf16::from_bits(bits).to_f32())
-            .collect(),
-    }
-}
-
 /// How far a result may be from the oracle's, in absolute terms, and why.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tol {

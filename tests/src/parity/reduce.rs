@@ -103,7 +103,7 @@ fn sum_rows(kernel: &Kernel, driver: &dyn Driver, dtype: DType) {
                 .iter()
                 .map(|share| share.iter().fold(0.0, add))
                 .collect();
-            let twin = block(&sums, 0.0, |a, b| a + b)[0];
+            let twin = block(&sums, 0.0, |a, b, _| a + b)[0];
             compare_sum(kernel, dtype, x, divisor, twin, found);
         }
     }
@@ -211,7 +211,7 @@ fn compare_rows(
             .iter()
             .map(|share| share.iter().fold(0.0, add))
             .collect();
-        let twin = block(&sums, 0.0, |a, b| a + b)[0];
+        let twin = block(&sums, 0.0, |a, b, _| a + b)[0];
         let terms: Vec<f32> = x.iter().copied().filter(|x| *x != 0.0).collect();
         compare_sum(kernel, dtype, &terms, 1, twin, found);
     }
@@ -440,7 +440,7 @@ fn best_of_rows(kernel: &Kernel, driver: &dyn Driver, ty: Ordered, op: Op) {
                                 .fold(ty.worst(is_max), |best, &i| better(best, x[i], is_max))
                         })
                         .collect();
-                    let lanes = block(&best, ty.worst(is_max), |a, b| better(a, b, is_max));
+                    let lanes = block(&best, ty.worst(is_max), |a, b, _| better(a, b, is_max));
                     (ty.decoded(&out.bytes())[r], extremum(x, is_max), lanes[0])
                 }
             };

@@ -1,12 +1,11 @@
 //! Softmax and norms: operations on rows.
 
 use super::number::{
-    FLOATS, Tol, U, close, decoded, halves_around_one, normal, off_tie, output, rounded,
-    rounds_to_nearest, same, upload,
+    FLOATS, Tol, U, close, decoded, normal, output, rounded, rounds_to_nearest, same, upload,
 };
+use super::ops::{Ops, search, telling};
 use super::twin::{block, ex2_ftz, lg2, rsqrt, shares};
 use super::{Body, Shape};
-use std::sync::OnceLock;
 use whittle_tensor::gpu::{kernels, norm, softmax};
 use whittle_tensor::kernel::{Arg, Kernel};
 use whittle_tensor::random::Philox4x32;
@@ -75,17 +74,30 @@ const CASES: [Case; 16] = [
     Case::new(2, 600, [3, 1], 256, true),
 ];
 
-/// So many elements that a rounding of f32 shows through that of a half.
-fn many(dtype: DType) -> Vec<Case> {
-    let rows = match dtype {
-        DType::F16 => 48,
-        DType::BF16 => 192,
-        _ => return Vec::new(),
+/// Where rows of norms are searched that tell of each instruction: vectors of one warp, elements one by one, vectors of five warps.
+const TELLING: [Case; 3] = [
+    Case::new(1, 132, [0, 0], 32, true),
+    Case::new(1, 67, [1, 1], 32, true),
+    Case::new(1, 520, [0, 0], 256, true),
+];
+
+/// How many rows are drawn to find those that tell.
+const fn trials(dtype: DType, cols: usize) -> usize {
+    let elements = match dtype {
+        DType::BF16 => 12_000_000,
+        DType::F16 => 3_000_000,
+        _ => 60_000,
     };
-    vec![
-        Case::new(rows, 1024, [0, 0], 256, true),
-        Case::new(rows / 4, 1023, [1, 1], 256, true),
-    ]
+    elements / cols
+}
+
+/// Which instruction meets an element: that of its place in a vector, or that of the elements one by one.
+fn place(i: usize, cols: usize, is_aligned: bool) -> usize {
+    if is_aligned && i < cols / 4 * 4 {
+        i % 4
+    } else {
+        4
+    }
 }
 
 /// What a thread of a softmax block has seen: the greatest element, and the sum of e^(x − greatest).
@@ -101,56 +113,78 @@ const NONE: Seen = Seen {
 };
 
 /// `e^-distance`
-fn power(distance: f32) -> f32 {
-    ex2_ftz(distance * -std::f32::consts::LOG2_E)
+fn power(ops: &Ops, site: usize, distance: f32) -> f32 {
+    ex2_ftz(ops.mul(site, distance, -std::f32::consts::LOG2_E))
 }
 
+// Sites of softmax, eight for each of five places that join, eight butterflies, five places of results, and one more.
+const MERGE: usize = 40;
+const RESULT: usize = MERGE + 64;
+const FACTOR: usize = RESULT + 40;
+
 impl Seen {
-    fn join(self, x: f32) -> Self {
-        let distance = x - self.maximum;
-        let power = power(distance.abs());
+    fn join(self, ops: &Ops, place: usize, x: f32) -> Self {
+        let site = 8 * place;
+        let distance = ops.sub(site, x, self.maximum);
+        let power = power(ops, site + 1, distance.abs());
+        let grown = ops.fma(site + 2, self.sum, power, 1.0);
+        let added = ops.add(site + 3, self.sum, power);
         Self {
-            sum: if distance > 0.0 {
-                self.sum.mul_add(power, 1.0)
-            } else {
-                self.sum + power
-            },
+            sum: if distance > 0.0 { grown } else { added },
             maximum: self.maximum.max(x),
         }
     }
 
-    /// What becomes of an element.
-    fn result(self, x: f32, is_log: bool) -> f32 {
+    /// What results are made with: the factor of e^(x − maximum), or what is taken from x − maximum.
+    fn last(self, ops: &Ops, is_log: bool) -> f32 {
         let is_infinite = self.maximum == f32::INFINITY;
         let sum = if is_infinite { f32::NAN } else { self.sum };
-        if is_log {
-            x - self.maximum - lg2(sum) * std::f32::consts::LN_2
-        } else {
-            power(self.maximum - x) * (1.0 / sum)
+        match is_log {
+            true => ops.mul(FACTOR, lg2(sum), std::f32::consts::LN_2),
+            false => ops.div(FACTOR, 1.0, sum),
         }
     }
 
-    fn merge(self, other: Self) -> Self {
+    /// What becomes of an element.
+    fn result(self, ops: &Ops, place: usize, x: f32, last: f32, is_log: bool) -> f32 {
+        let site = RESULT + 8 * place;
+        if is_log {
+            return ops.sub(site + 1, ops.sub(site, x, self.maximum), last);
+        }
+        let distance = ops.sub(site, self.maximum, x);
+        ops.mul(site + 2, power(ops, site + 1, distance), last)
+    }
+
+    fn merge(self, ops: &Ops, butterfly: usize, other: Self) -> Self {
+        let site = MERGE + 8 * butterfly;
         let maximum = self.maximum.max(other.maximum);
-        let sum = self.sum * power(maximum - self.maximum);
+        let own = power(ops, site + 1, ops.sub(site, maximum, self.maximum));
+        let sum = ops.mul(site + 2, self.sum, own);
+        let others = power(ops, site + 4, ops.sub(site + 3, maximum, other.maximum));
         Self {
             maximum,
-            sum: other.sum.mul_add(power(maximum - other.maximum), sum),
+            sum: ops.fma(site + 5, other.sum, others, sum),
         }
     }
 }
 
 /// The kernel's own operations in its own order.
-fn softmax_twin(x: &[f32], is_aligned: bool, threads: u32, is_log: bool) -> Vec<f32> {
+fn softmax_twin(ops: &Ops, x: &[f32], is_aligned: bool, threads: u32, is_log: bool) -> Vec<f32> {
     let shares = shares(x.len(), is_aligned, threads as usize);
+    let place = |i: usize| place(i, x.len(), is_aligned);
     let seen: Vec<Seen> = shares
         .iter()
-        .map(|share| share.iter().fold(NONE, |seen, &i| seen.join(x[i])))
+        .map(|share| (share.iter()).fold(NONE, |seen, &i| seen.join(ops, place(i), x[i])))
         .collect();
+    let merge = |a: Seen, b: Seen, butterfly: usize| a.merge(ops, butterfly, b);
     let mut out = vec![0.0; x.len()];
-    for (share, seen) in shares.iter().zip(block(&seen, NONE, Seen::merge)) {
+    for (share, seen) in shares.iter().zip(block(&seen, NONE, merge)) {
+        if share.is_empty() {
+            continue;
+        }
+        let last = seen.last(ops, is_log);
         for &i in share {
-            out[i] = seen.result(x[i], is_log);
+            out[i] = seen.result(ops, place(i), x[i], last, is_log);
         }
     }
     out
@@ -197,38 +231,161 @@ fn softmax_oracle(x: &[f32], is_log: bool) -> Vec<(f64, Tol)> {
         .collect()
 }
 
-/// Four elements, one between 1 and 2, the others below, whose differences from it are rounded; of a half, such that a result is
-/// beside a tie and shows the last digit of what it is computed from.
-fn fours(dtype: DType, is_log: bool) -> &'static [[f32; 4]] {
-    static FOURS: [OnceLock<Vec<[f32; 4]>>; 6] = [const { OnceLock::new() }; 6];
-    let of = FLOATS.iter().position(|float| *float == dtype).unwrap();
-    FOURS[2 * of + usize::from(is_log)].get_or_init(|| {
-        let mut random = Philox4x32::new(23, of as u64);
-        let mut found = Vec::new();
-        // Those of f32 cost nothing to find.
-        let count = if dtype == DType::F32 { 256 } else { 64 };
-        while found.len() < count {
-            let mut four = [0.0; 4];
-            // The difference from a much smaller one is rounded.
-            let least = if dtype == DType::F32 { 8 } else { 17 };
-            four.fill_with(|| {
-                let scale = 2f32.powi(-((random.next_u32() % least) as i32));
-                rounded(dtype, (0.1 + 0.4 * random.next_uniform()) * scale)
-            });
-            let greatest = rounded(dtype, 1.0 + 0.25 * random.next_uniform());
-            four[random.next_u32() as usize % 4] = greatest;
-            let seen = four.iter().fold(NONE, |seen, x| seen.join(*x));
-            let shows = |x: &f32| off_tie(dtype, seen.result(*x, is_log)) <= 1;
-            if four.iter().any(shows) {
-                found.push(four);
-            }
+/// Where softmax rows are searched that tell of each instruction: vectors of one warp, elements one by one, and all warps.
+const SPARSE: [Case; 3] = [
+    Case::new(1, 512, [0, 0], 32, true),
+    Case::new(1, 131, [1, 1], 32, true),
+    Case::new(1, 1024, [0, 0], 256, true),
+];
+
+/// The thread that meets an element.
+const fn thread_of(i: usize, is_aligned: bool, threads: usize) -> usize {
+    if is_aligned {
+        i / 4 % threads
+    } else {
+        i % threads
+    }
+}
+
+/// What [`softmax_twin`] computes where all but a few elements, of at most two threads, are −∞: those leave everything as it is.
+fn sparse_twin(ops: &Ops, row: &[f32], case: Case, is_log: bool) -> Vec<f32> {
+    let is_aligned = case.is_aligned(0, &[]);
+    let threads = case.threads as usize;
+    let elements = || row.chunks_exact(2).map(|of| (of[0] as usize, of[1]));
+    let mut states = [(0, NONE); 2];
+    let first = elements()
+        .next()
+        .map_or(0, |(i, _)| thread_of(i, is_aligned, threads));
+    states[0].0 = first;
+    for (i, x) in elements() {
+        let thread = thread_of(i, is_aligned, threads);
+        let state = &mut states[usize::from(thread != first)];
+        state.0 = thread;
+        state.1 = state.1.join(ops, place(i, case.cols, is_aligned), x);
+    }
+    let [(a, of_a), (b, of_b)] = states;
+    let last = |thread: usize| {
+        if of_b.sum == 0.0 {
+            return of_a;
         }
-        found
+        // The lane that gives the warp's state, or the one of eight that gives the block's.
+        let (distance, of, own) = match (a / 32, b / 32) {
+            (of_a, of_b) if of_a == of_b => (a ^ b, 0, a % 32),
+            (of_a, of_b) => (of_a ^ of_b, thread % 8, of_a),
+        };
+        let in_warp = a / 32 == b / 32;
+        let butterfly = if in_warp { 4 } else { 7 } - distance.ilog2() as usize;
+        match (of ^ own) & distance {
+            0 => of_a.merge(ops, butterfly, of_b),
+            _ => of_b.merge(ops, butterfly, of_a),
+        }
+    };
+    elements()
+        .map(|(i, x)| {
+            let seen = last(thread_of(i, is_aligned, threads));
+            let factor = seen.last(ops, is_log);
+            seen.result(ops, place(i, case.cols, is_aligned), x, factor, is_log)
+        })
+        .collect()
+}
+
+/// Rows on which every rounding shows: a few elements, of one thread or of two that meet in a butterfly, one of them greater than the
+/// others, in some rows by so much that differences from it are rounded. Each is a list of places and elements in turn.
+fn sparse_search(dtype: DType, case: Case, is_log: bool) -> Vec<Vec<f32>> {
+    let Case { cols, threads, .. } = case;
+    let threads = threads as usize;
+    let wide = if case.is_aligned(0, &[]) { 4 } else { 1 };
+    let mut random = Philox4x32::new(23, cols as u64);
+    let draw = || {
+        let mut below = |n: usize| random.next_u32() as usize % n;
+        let thread = below(threads);
+        let partner = thread ^ (below(4).min(1) << below(threads.ilog2() as usize));
+        let mut places: Vec<usize> = (0..3 + below(3))
+            .map(|_| {
+                let thread = [thread, partner][below(2)];
+                let round = below(cols / wide / threads);
+                wide * (round * threads + thread) + below(wide)
+            })
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        let greatest = below(places.len());
+        let least = [0, below(8), 8 + below(14)][below(3)];
+        let (scale, range) = (below(4), 1 + below(8));
+        let mut row = Vec::new();
+        for (at, place) in places.into_iter().enumerate() {
+            let (size, power) = match at == greatest {
+                true => (1.0, scale as i32),
+                false => (0.3, -((least + below(range)) as i32)),
+            };
+            let uniform = below(1 << 24) as f32 / (1 << 24) as f32;
+            let x = (1.0 + uniform) * size * 2f32.powi(power);
+            row.extend([place as f32, rounded(dtype, x)]);
+        }
+        row
+    };
+    let trials = match dtype {
+        DType::BF16 => 50_000_000,
+        DType::F16 => 10_000_000,
+        _ => 100_000,
+    };
+    search(dtype, trials, draw, |ops, row| {
+        sparse_twin(ops, row, case, is_log)
     })
 }
 
+/// What stands before a row of the file that [`softmax_rows`] makes.
+fn label(dtype: DType, case: Case, is_log: bool) -> String {
+    format!("{dtype:?}\t{is_log}\t{}\t", case.cols)
+}
+
+/// The file `softmax.tsv`: a line for each row, with the type, whether the logarithm is taken, columns, and places with elements.
+pub fn softmax_rows() -> String {
+    let mut text = String::new();
+    for dtype in FLOATS {
+        for (case, is_log) in SPARSE
+            .into_iter()
+            .flat_map(|case| [(case, false), (case, true)])
+        {
+            for row in sparse_search(dtype, case, is_log) {
+                let of = |of: &[f32]| format!("{}:{:e}", of[0], of[1]);
+                let row: Vec<String> = row.chunks_exact(2).map(of).collect();
+                text += &format!("{}{}\n", label(dtype, case, is_log), row.join(" "));
+            }
+        }
+    }
+    text
+}
+
+/// The file's rows of a kernel and case.
+fn sparse_rows(dtype: DType, case: Case, is_log: bool) -> Vec<Vec<f32>> {
+    let label = label(dtype, case, is_log);
+    let number = |text: &str| text.parse::<f32>().expect("a number");
+    include_str!("softmax.tsv")
+        .lines()
+        .filter_map(|line| line.strip_prefix(&label))
+        .map(|row| row.split([' ', ':']).map(number).collect())
+        .collect()
+}
+
+/// Whole rows of those few elements.
+fn softmax_telling(dtype: DType, case: Case, is_log: bool) -> Vec<Vec<f32>> {
+    let whole = |row: Vec<f32>| {
+        let mut x = vec![f32::NEG_INFINITY; case.cols];
+        row.chunks_exact(2).for_each(|of| x[of[0] as usize] = of[1]);
+        x
+    };
+    let rows = sparse_rows(dtype, case, is_log);
+    assert!(
+        rows.len() > 10,
+        "softmax.tsv: {dtype:?} of {case:?}: {} rows",
+        rows.len()
+    );
+    rows.into_iter().map(whole).collect()
+}
+
 /// Rows of different kinds, in turn.
-fn softmax_row(dtype: DType, r: usize, cols: usize, kind: usize, is_log: bool) -> Vec<f32> {
+fn softmax_row(dtype: DType, r: usize, cols: usize, kind: usize) -> Vec<f32> {
     let mut x = normal(dtype, cols, 100 + r as u64);
     x.iter_mut().for_each(|x| *x = rounded(dtype, 5.0 * *x));
     match kind {
@@ -253,31 +410,6 @@ fn softmax_row(dtype: DType, r: usize, cols: usize, kind: usize, is_log: bool) -
             .for_each(|(i, x)| *x = rounded(dtype, i as f32 * 0.25)),
         8 => x.fill(rounded(dtype, f32::MIN / 2.0)),
         9 => x[cols / 3] = rounded(dtype, f32::MAX),
-        // Four elements alone, so that the rounding of each shows: in one thread's vectors, in its singles, in two lanes or warps.
-        10.. => {
-            let other = if kind < 12 { 1 } else { 4 << (kind - 12) };
-            let places: &[usize] = match kind {
-                10 => &[0, 1, 2, 3, 128, 129, 130, 131],
-                11 => &[0, 32, 64, 96],
-                _ => &[0, 1, other, other + 1],
-            };
-            x.fill(f32::NEG_INFINITY);
-            let fours = fours(dtype, is_log);
-            let mut values = fours[r * fours.len() / 256 % fours.len()].to_vec();
-            if dtype == DType::F32 && kind >= 12 {
-                // Two of them, in two lanes or warps, weigh more.
-                values.sort_by(f32::total_cmp);
-                values = vec![values[r % 3], values[3]];
-            }
-            let places = if values.len() == 2 {
-                &[0, other]
-            } else {
-                places
-            };
-            for (j, value) in values.into_iter().enumerate() {
-                x[places[(r / 8 + j) % places.len()]] = value;
-            }
-        }
         _ => {}
     }
     x
@@ -285,43 +417,46 @@ fn softmax_row(dtype: DType, r: usize, cols: usize, kind: usize, is_log: bool) -
 
 fn check_softmax(kernel: &Kernel, driver: &dyn Driver, dtype: DType, is_log: bool) {
     let has_twin = rounds_to_nearest(driver);
-    // The last ones have a row of each kind, and many of two elements.
-    let special = [
-        Case::new(10, 70, [0, 0], 32, true),
-        Case::new(128, 256, [0, 0], 32, true),
-        Case::new(128, 128, [1, 0], 32, true),
-        Case::new(256, 1024, [0, 0], 256, true),
-    ];
-    let many = many(dtype);
-    for (at, case) in CASES.into_iter().chain(special).chain(many).enumerate() {
-        let Case { rows, cols, .. } = case;
-        let kind = |r: usize| match (rows, cols) {
-            (10, _) => r,
-            (128, 256) => 10,
-            (128, 128) => 11,
-            (256, _) => 12 + r % 8,
-            _ => (at + r) % 2 * 7,
-        };
-        let x: Vec<Vec<f32>> = (0..rows)
-            .map(|r| softmax_row(dtype, r, cols, kind(r), is_log))
-            .collect();
+    let launch = |case: Case, x: &[Vec<f32>]| {
         let memory = upload(driver, dtype, &x.concat(), case.shifts[0]);
-        let out = output(driver, dtype, rows * cols, case.shifts[1]);
+        let out = output(driver, dtype, case.rows * case.cols, case.shifts[1]);
         let (shared, flag) = case.kept(dtype);
         let args = [
             Arg::Ptr(memory.pointer()),
             Arg::Ptr(out.pointer()),
-            Arg::U32(cols as u32),
+            Arg::U32(case.cols as u32),
             Arg::U32(flag),
         ];
-        let (grid, threads) = ([rows as u32, 1, 1], [case.threads, 1, 1]);
+        let (grid, threads) = ([case.rows as u32, 1, 1], [case.threads, 1, 1]);
         kernel.launch(driver, grid, threads, shared, &args).unwrap();
         let found = decoded(dtype, &out.bytes());
-        compare_softmax(kernel, dtype, &x, &found, case, is_log, has_twin);
+        compare_softmax(kernel, dtype, x, &found, case, is_log, has_twin);
+    };
+    // The last one has a row of each kind.
+    let special = Case::new(10, 70, [0, 0], 32, true);
+    for (at, case) in CASES.into_iter().chain([special]).enumerate() {
+        let kind = |r: usize| match case.rows {
+            10 => r,
+            _ => (at + r) % 2 * 7,
+        };
+        let x: Vec<Vec<f32>> = (0..case.rows)
+            .map(|r| softmax_row(dtype, r, case.cols, kind(r)))
+            .collect();
+        launch(case, &x);
+    }
+    for case in SPARSE {
+        let x = softmax_telling(dtype, case, is_log);
+        let rows = x.len();
+        // Rows that are not all vectors lie as the first one does.
+        if case.cols % 4 == 0 {
+            launch(Case { rows, ..case }, &x);
+        } else {
+            x.chunks(1).for_each(|x| launch(case, x));
+        }
     }
     // The launcher's own choices, with a row too long to stay.
     for cols in [100, 24_600] {
-        let x = softmax_row(dtype, 0, cols, 0, is_log);
+        let x = softmax_row(dtype, 0, cols, 0);
         let memory = upload(driver, dtype, &x, 0);
         let out = output(driver, dtype, cols, 0);
         let bytes = dtype.size_in_bytes() as u32;
@@ -345,7 +480,8 @@ fn compare_softmax(
     has_twin: bool,
 ) {
     for (r, (x, found)) in x.iter().zip(found.chunks_exact(case.cols)).enumerate() {
-        let twin = softmax_twin(x, case.is_aligned(r, &[]), case.threads, is_log);
+        let is_aligned = case.is_aligned(r, &[]);
+        let twin = softmax_twin(&Ops::default(), x, is_aligned, case.threads, is_log);
         let oracle = softmax_oracle(x, is_log);
         for (i, &found) in found.iter().enumerate() {
             let context = || format!("{} at [{r}, {i}] of {case:?}", kernel.entry());
@@ -366,33 +502,58 @@ fn compare_softmax(
 
 const EPS: f32 = 1e-5;
 
+// Sites of norms: for each of five places a few, then butterflies of both sums, then what a row has once.
+const SQUARE: usize = 5;
+const OUT: usize = 15;
+const BUTTERFLY: usize = 30;
+const ROW: usize = 46;
+
 /// The sum of what `f` makes of each element, as a block adds it up.
-fn block_sum(shares: &[Vec<usize>], f: impl Fn(f32, usize) -> f32) -> f32 {
+fn block_sum(ops: &Ops, site: usize, shares: &[Vec<usize>], f: impl Fn(f32, usize) -> f32) -> f32 {
     let sums: Vec<f32> = shares
         .iter()
         .map(|share| share.iter().fold(0.0, |sum, &i| f(sum, i)))
         .collect();
-    block(&sums, 0.0, |a, b| a + b)[0]
+    block(&sums, 0.0, |a, b, butterfly| {
+        ops.add(site + butterfly, a, b)
+    })[0]
 }
 
-/// A row's mean (0 where it is not taken) and the factor of its elements, in the kernel's own operations and order.
-fn statistics(x: &[f32], centres: bool, shares: &[Vec<usize>]) -> (f32, f32) {
-    let count = x.len() as f32;
-    if !centres {
-        let square = block_sum(shares, |sum, i| x[i].mul_add(x[i], sum));
-        return (0.0, rsqrt(square / count + EPS));
-    }
-    let mean = block_sum(shares, |sum, i| sum + x[i]) / count;
-    let square = block_sum(shares, |sum, i| (x[i] - mean).mul_add(x[i] - mean, sum));
-    (mean, rsqrt(square / count + EPS))
-}
-
-/// What the kernel makes of an element, its weight and its bias.
-fn normed(x: f32, (mean, factor): (f32, f32), weight: f32, bias: Option<f32>) -> f32 {
-    match bias {
-        None => x * factor * weight,
-        Some(bias) => ((x - mean) * factor).mul_add(weight, bias),
-    }
+/// A row's results in the kernel's own operations and order.
+fn norm_twin(
+    ops: &Ops,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    is_aligned: bool,
+    threads: u32,
+) -> Vec<f32> {
+    let (count, cols) = (x.len() as f32, x.len());
+    let shares = shares(cols, is_aligned, threads as usize);
+    let place = |i: usize| place(i, cols, is_aligned);
+    let mean = bias.map(|_| {
+        let sum = block_sum(ops, BUTTERFLY, &shares, |sum, i| {
+            ops.add(place(i), sum, x[i])
+        });
+        ops.div(ROW, sum, count)
+    });
+    let square = block_sum(ops, BUTTERFLY + 8, &shares, |sum, i| {
+        let site = SQUARE + 2 * place(i);
+        let difference = mean.map_or(x[i], |mean| ops.sub(site, x[i], mean));
+        ops.fma(site + 1, difference, difference, sum)
+    });
+    let factor = rsqrt(ops.add(ROW + 2, ops.div(ROW + 1, square, count), EPS));
+    let out = |i: usize| {
+        let site = OUT + 3 * place(i);
+        match (mean, bias) {
+            (Some(mean), Some(bias)) => {
+                let product = ops.mul(site + 1, ops.sub(site, x[i], mean), factor);
+                ops.fma(site + 2, product, weight[i], bias[i])
+            }
+            _ => ops.mul(site + 1, ops.mul(site, x[i], factor), weight[i]),
+        }
+    };
+    (0..cols).map(out).collect()
 }
 
 fn norm_oracle(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<(f64, Tol)> {
@@ -463,22 +624,44 @@ impl Norm<'_> {
     }
 
     /// The kernel's own operations on row `r`.
-    fn twin(&self, case: Case, r: usize) -> Vec<f32> {
+    fn twin(&self, ops: &Ops, case: Case, r: usize) -> Vec<f32> {
         let others = &self.shifts[..1 + usize::from(self.bias.is_some())];
         let is_aligned = case.is_aligned(r, others);
-        let shares = shares(case.cols, is_aligned, case.threads as usize);
         let x = &self.x[r * case.cols..][..case.cols];
-        let row = statistics(x, self.bias.is_some(), &shares);
-        let bias = |i: usize| self.bias.map(|bias| bias[i]);
-        (0..case.cols)
-            .map(|i| normed(x[i], row, self.weight[i], bias(i)))
-            .collect()
+        norm_twin(ops, x, self.weight, self.bias, is_aligned, case.threads)
     }
+}
+
+/// Rows on which every rounding shows.
+fn norm_telling(dtype: DType, case: Case, weight: &[f32], bias: Option<&[f32]>) -> Vec<Vec<f32>> {
+    let Case { cols, threads, .. } = case;
+    let mut random = Philox4x32::new(29, cols as u64);
+    let draw = || {
+        let (scale, shift) = (0.5 + random.next_uniform(), 2.0 * random.next_normal());
+        let shift = if bias.is_some() { shift } else { 0.0 };
+        // Sums of halves are exact where they are all of a size.
+        let has_small = random.next_u32().is_multiple_of(2);
+        (0..cols)
+            .map(|_| {
+                let power = random.next_u32() % 32;
+                let x = match has_small && power < 16 {
+                    true => random.next_normal() * 2f32.powi(-(power as i32)),
+                    false => scale * random.next_normal() + shift,
+                };
+                rounded(dtype, x)
+            })
+            .collect()
+    };
+    let is_aligned = case.is_aligned(0, &[]);
+    let name = format!("norm {dtype:?} {} {cols}", bias.is_some());
+    telling(name, dtype, trials(dtype, cols), draw, |ops, x| {
+        norm_twin(ops, x, weight, bias, is_aligned, threads)
+    })
 }
 
 fn check_norm(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool) {
     let has_twin = rounds_to_nearest(driver);
-    for case in CASES.into_iter().chain(many(dtype)) {
+    for case in CASES {
         let Case { rows, cols, .. } = case;
         let shift = 0.3 * f32::from(u8::from(centres));
         let mut x = normal(dtype, rows * cols, 200);
@@ -500,7 +683,7 @@ fn check_norm(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool)
         };
         let found = norm.launch(kernel, driver, case);
         for (r, found) in found.chunks_exact(cols).enumerate() {
-            let twin = norm.twin(case, r);
+            let twin = norm.twin(&Ops::default(), case, r);
             let oracle = norm_oracle(&x[r * cols..][..cols], &weight, bias.as_deref());
             for (i, &found) in found.iter().enumerate() {
                 let context = || format!("{} at [{r}, {i}] of {case:?}", kernel.entry());
@@ -518,43 +701,26 @@ fn check_norm(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool)
             }
         }
     }
-    if has_twin && dtype != DType::F32 {
-        norm_beside_ties(kernel, driver, dtype, centres);
+    if !has_twin {
+        return;
     }
-}
-
-/// Rows whose weights put every result as near to a tie of the half as can be, so that it shows the last digit of what it is computed
-/// from.
-fn norm_beside_ties(kernel: &Kernel, driver: &dyn Driver, dtype: DType, centres: bool) {
-    let weights = halves_around_one(dtype);
-    let cases = [
-        Case::new(1, 1024, [0, 0], 256, true),
-        Case::new(1, 1023, [1, 1], 256, true),
-    ];
-    for (stream, case) in (300..).zip(cases.repeat(6)) {
-        let x = normal(dtype, case.cols, stream);
-        let bias = centres.then(|| normal(dtype, case.cols, stream + 50));
-        let is_aligned = case.is_aligned(0, &[]);
-        let shares = shares(case.cols, is_aligned, case.threads as usize);
-        let row = statistics(&x, centres, &shares);
-        let weight: Vec<f32> = (0..case.cols)
-            .map(|i| {
-                let bias = bias.as_ref().map(|bias| bias[i]);
-                let off = |weight: &f32| off_tie(dtype, normed(x[i], row, *weight, bias));
-                weights.iter().copied().min_by_key(off).unwrap()
-            })
-            .collect();
-        let norm = Norm {
-            dtype,
-            x: &x,
-            weight: &weight,
-            bias: bias.as_deref(),
-            shifts: [0, 0],
-        };
-        let found = norm.launch(kernel, driver, case);
-        for (i, (found, twin)) in found.into_iter().zip(norm.twin(case, 0)).enumerate() {
-            let context = || format!("{} beside a tie, at {i} of {case:?}", kernel.entry());
-            same(context, found, rounded(dtype, twin));
+    for case in TELLING {
+        let weight = normal(dtype, case.cols, 203);
+        let bias = centres.then(|| normal(dtype, case.cols, 204));
+        for x in norm_telling(dtype, case, &weight, bias.as_deref()) {
+            let norm = Norm {
+                dtype,
+                x: &x,
+                weight: &weight,
+                bias: bias.as_deref(),
+                shifts: [0, 0],
+            };
+            let found = norm.launch(kernel, driver, case);
+            let twin = norm.twin(&Ops::default(), case, 0);
+            for (i, (found, twin)) in found.into_iter().zip(twin).enumerate() {
+                let context = || format!("{} beside a tie, at {i} of {case:?}", kernel.entry());
+                same(context, found, rounded(dtype, twin));
+            }
         }
     }
 }
@@ -629,4 +795,30 @@ pub(super) fn shapes() -> Vec<Shape> {
         }
     }
     shapes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_row_computes_what_the_whole_one_does() {
+        for dtype in FLOATS {
+            for (case, is_log) in SPARSE
+                .into_iter()
+                .flat_map(|case| [(case, false), (case, true)])
+            {
+                let rows = sparse_rows(dtype, case, is_log);
+                let whole = softmax_telling(dtype, case, is_log);
+                for (row, x) in rows.iter().zip(whole) {
+                    let sparse = sparse_twin(&Ops::default(), row, case, is_log);
+                    let is_aligned = case.is_aligned(0, &[]);
+                    let whole = softmax_twin(&Ops::default(), &x, is_aligned, case.threads, is_log);
+                    for (of, y) in row.chunks_exact(2).zip(sparse) {
+                        assert_eq!(whole[of[0] as usize], y, "{case:?} {row:?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -51,21 +51,25 @@ pub(super) fn shares(cols: usize, is_aligned: bool, threads: usize) -> Vec<Vec<u
         .collect()
 }
 
-/// The state of every thread of a block after butterflies within warps, and one over the warps' lane 0.
-pub(super) fn block<T: Copy>(states: &[T], neutral: T, merge: impl Fn(T, T) -> T) -> Vec<T> {
-    let butterfly = |states: Vec<T>, distance: usize| -> Vec<T> {
+/// The state of every thread of a block after butterflies within warps, and over the warps' lane 0. `merge` is told which of these
+/// eight it is.
+pub(super) fn block<T: Copy>(states: &[T], neutral: T, merge: impl Fn(T, T, usize) -> T) -> Vec<T> {
+    let butterfly = |states: Vec<T>, (number, distance): (usize, usize)| -> Vec<T> {
         (0..states.len())
-            .map(|lane| merge(states[lane], states[lane ^ distance]))
+            .map(|lane| merge(states[lane], states[lane ^ distance], number))
             .collect()
     };
+    let of_lanes = || [(0, 16), (1, 8), (2, 4), (3, 2), (4, 1)].into_iter();
     let warps: Vec<Vec<T>> = states
         .chunks(32)
-        .map(|warp| [16, 8, 4, 2, 1].into_iter().fold(warp.to_vec(), butterfly))
+        .map(|warp| of_lanes().fold(warp.to_vec(), butterfly))
         .collect();
     let partial: Vec<T> = (0..8)
         .map(|warp| warps.get(warp).map_or(neutral, |lanes| lanes[0]))
         .collect();
-    let lanes: Vec<T> = (0..32).map(|lane| partial[lane % 8]).collect();
-    let lanes = [4, 2, 1].into_iter().fold(lanes, butterfly);
-    (0..states.len()).map(|thread| lanes[thread % 32]).collect()
+    // 32 lanes hold the eight of them four times.
+    let lanes = [(5, 4), (6, 2), (7, 1)]
+        .into_iter()
+        .fold(partial, butterfly);
+    (0..states.len()).map(|thread| lanes[thread % 8]).collect()
 }
