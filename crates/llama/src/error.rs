@@ -34,7 +34,9 @@ pub enum Error {
         found: String,
     },
     /// A tensor has a block type that this crate does not read.
-    #[error("{file}: tensor {tensor:?}: expected type F32, F16, Q4_1 or Q8_0, found {found}")]
+    #[error(
+        "{file}: tensor {tensor:?}: expected type F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q5_K or Q6_K, found {found}"
+    )]
     UnsupportedType {
         /// The file's path or the name given for its bytes.
         file: String,
@@ -50,7 +52,7 @@ pub enum Error {
         file: String,
         /// The tensor's name.
         tensor: String,
-        /// Index of the block in the tensor; F32 and F16 have blocks of one weight.
+        /// Index of the block in the tensor; F32, F16 and BF16 have blocks of one weight.
         block: usize,
         /// Which number of the block: `weight`, `scale` or `minimum`.
         part: &'static str,
