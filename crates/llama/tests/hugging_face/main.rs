@@ -1,0 +1,4 @@
+//! What comes from Hugging Face: folders of weights.
+
+mod folder;
+mod model;
