@@ -12,7 +12,7 @@ use crate::cache::CacheShape;
 use crate::gguf::{Gguf, TensorView, Value};
 use crate::mlp::{FeedForward, Mlp};
 use crate::project::{Dense, Group, Project, ProjectGroup, outputs};
-use crate::{Error, Folder, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
+use crate::{Adapter, Error, Folder, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
 
 /// Sizes and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -378,6 +378,19 @@ impl Decoder {
             project: Arc::new(project),
             ..self
         }
+    }
+
+    /// The same weights, and beside them an adapter, whose share each projection adds to what it gave before: to the decoder's
+    /// [`Project`], and to the adapters that are there already. The adapter's matrices go to where the weights are, and its query and key
+    /// rows into the order of this decoder's [`Config::pairing`], so those two are set first. An [`Mlp`] has to compute its linears by the
+    /// decoder's [`Project`], or an adapter of the feed-forward blocks does nothing.
+    ///
+    /// # Errors
+    /// An adapter of a model of other sizes, with the tensor that does not fit.
+    pub fn with_adapter(self, adapter: &Adapter) -> Result<Self> {
+        let device = self.model.output_norm.device();
+        let adapted = adapter.beside(self.project.clone(), &self, device)?;
+        Ok(self.with_project(adapted))
     }
 
     /// The same weights with another [`Mlp`].

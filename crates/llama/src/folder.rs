@@ -9,8 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use whittle_tensor::Pairing;
 
-/// Length limit of `config.json`; real ones have about 1 KiB. Values take up to 32 times their text in memory.
-const MAX_CONFIG: u64 = 1 << 18;
 /// Length limit of `model.safetensors.index.json`; the largest published ones have about 10 MiB.
 const MAX_INDEX: u64 = 1 << 24;
 /// Files that an index may name.
@@ -43,7 +41,7 @@ impl Folder {
     /// serve, [`Error::Safetensors`] for bad contents of the others.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let json = JsonFile::read(&path.join(CONFIG), MAX_CONFIG)?;
+        let json = JsonFile::read(&path.join(CONFIG))?;
         let config = config_of(&json)?;
         let tied = tied(&json)?;
         let bos = token(&json, "bos_token_id", config.vocab)?;
@@ -251,11 +249,7 @@ fn config_of(json: &JsonFile) -> Result<Config> {
     if !head_dim.is_multiple_of(2) {
         return Err(json.error("head_dim", "an even number", head_dim.to_string()));
     }
-    let number = |key: &str, value: Option<&Value>| match value.map(Value::as_f64) {
-        Some(Some(number)) if (number as f32).is_finite() => Ok(number as f32),
-        _ => Err(json.mismatch(key, "a finite number", value)),
-    };
-    let norm_eps = number("rms_norm_eps", json.get("rms_norm_eps"))?;
+    let norm_eps = json.number("rms_norm_eps")?;
     if norm_eps < 0.0 {
         return Err(json.error("rms_norm_eps", "at least 0", norm_eps.to_string()));
     }
@@ -266,10 +260,10 @@ fn config_of(json: &JsonFile) -> Result<Config> {
             if kind.is_some_and(|kind| kind != "default") {
                 return Err(json.mismatch("rope_parameters: rope_type", "\"default\"", kind));
             }
-            number("rope_parameters: rope_theta", rope.get("rope_theta"))?
+            json.finite("rope_parameters: rope_theta", rope.get("rope_theta"))?
         }
         (None, None) => 10_000.0,
-        (None, theta) => number("rope_theta", theta)?,
+        (None, theta) => json.finite("rope_theta", theta)?,
     };
     if rope_base <= 0.0 {
         return Err(json.error("rope_theta", "above 0", rope_base.to_string()));

@@ -6,6 +6,9 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
+/// Length limit of a file whose values are all kept; real ones have about 1 KiB. They take up to 32 times their text in memory.
+pub(crate) const MAX_LENGTH: u64 = 1 << 18;
+
 /// A JSON file whose root is an object.
 pub(crate) struct JsonFile {
     file: String,
@@ -13,17 +16,25 @@ pub(crate) struct JsonFile {
 }
 
 impl JsonFile {
-    pub(crate) fn read(path: &Path, limit: u64) -> Result<Self> {
-        let text = read(path, limit)?;
-        let file = path.display().to_string();
-        match serde_json::from_str(&text) {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        Self::parse(path.display().to_string(), &read(path, MAX_LENGTH)?)
+    }
+
+    /// Reads a text that is no longer than a file may be. `file` stands for it in errors.
+    pub(crate) fn parse(file: String, text: &str) -> Result<Self> {
+        let refuse = |expected: String, found: String| Error::Json {
+            file: file.clone(),
+            field: "text".into(),
+            expected,
+            found,
+        };
+        if text.len() as u64 > MAX_LENGTH {
+            let expected = format!("at most {MAX_LENGTH} bytes");
+            return Err(refuse(expected, text.len().to_string()));
+        }
+        match serde_json::from_str(text) {
             Ok(root) => Ok(Self { file, root }),
-            Err(error) => Err(Error::Json {
-                file,
-                field: "text".into(),
-                expected: "a JSON object".into(),
-                found: error.to_string(),
-            }),
+            Err(error) => Err(refuse("a JSON object".into(), error.to_string())),
         }
     }
 
@@ -80,6 +91,19 @@ impl JsonFile {
 
     pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         self.get(key).map_or(Ok(default), |_| self.size(key))
+    }
+
+    /// A finite number in `f32`.
+    pub(crate) fn number(&self, key: &str) -> Result<f32> {
+        self.finite(key, self.get(key))
+    }
+
+    /// `value` as a finite number in `f32`; `field` says where it stands.
+    pub(crate) fn finite(&self, field: &str, value: Option<&Value>) -> Result<f32> {
+        match value.and_then(Value::as_f64) {
+            Some(number) if (number as f32).is_finite() => Ok(number as f32),
+            _ => Err(self.mismatch(field, "a finite number", value)),
+        }
     }
 
     /// Refuses a key with another value than the only one that is served; without the key that value holds.

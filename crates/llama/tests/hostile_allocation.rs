@@ -6,7 +6,7 @@ use std::{
     cell::Cell,
 };
 use whittle_llama::{
-    Decoder, Folder, Gguf, Safetensors, Tokenizer, Weights,
+    Adapter, Decoder, Folder, Gguf, Safetensors, Tokenizer, Weights,
     gguf::{Strings, write::Writer},
 };
 
@@ -328,5 +328,45 @@ fn sizes_that_a_config_claims_are_not_allocated() {
         let expected = format!("expected shape [{size}], found shape [1]");
         assert!(error.contains(&expected), "{error}");
         assert!(LARGEST.get() <= len + (1 << 20));
+    }
+}
+
+#[test]
+fn a_rank_that_an_adapter_claims_is_not_allocated() {
+    let module = "base_model.model.model.layers.0.self_attn.q_proj";
+    for rank in [1_u64, 1 << 20, u64::from(u32::MAX), 1 << 40] {
+        let config = format!(
+            r#"{{"peft_type":"LORA","r":{rank},"lora_alpha":1,"a":[{}0]}}"#,
+            "0,".repeat(100_000)
+        );
+        let shapes = [format!("[{rank},128]"), format!("[128,{rank}]")];
+        for shapes in [shapes, ["[1,128]".into(), "[128,1]".into()]] {
+            let entries: Vec<String> = ["A", "B"]
+                .iter()
+                .zip(&shapes)
+                .enumerate()
+                .map(|(i, (which, shape))| {
+                    let begin = 512 * i;
+                    format!(
+                        r#""{module}.lora_{which}.weight":{{"dtype":"F32","shape":{shape},"data_offsets":[{begin},{}]}}"#,
+                        begin + 512
+                    )
+                })
+                .collect();
+            let header = format!("{{{}}}", entries.join(","));
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend([0; 1024]);
+            let limit = 32 * config.len() + 2 * bytes.len() + (1 << 20);
+            LARGEST.set(0);
+            let adapter = Safetensors::from_bytes("hostile", bytes)
+                .and_then(|weights| Adapter::new("hostile", &config, &weights));
+            assert_eq!(adapter.is_ok(), rank == 1);
+            assert!(
+                LARGEST.get() <= limit,
+                "{} bytes in one request, the limit is {limit}",
+                LARGEST.get()
+            );
+        }
     }
 }

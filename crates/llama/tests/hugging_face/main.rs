@@ -1,4 +1,5 @@
-//! What comes from Hugging Face: folders of weights.
+//! What comes from Hugging Face: folders of weights, and adapters.
 
+mod adapter;
 mod folder;
 mod model;

@@ -26,12 +26,15 @@ impl Drop for Temporary {
     }
 }
 
+/// Name, shape and weights of a tensor.
+pub(crate) type Weighted = (String, Vec<usize>, Vec<f32>);
+
 /// The tiny model in Hugging Face's form, before it is written.
 #[derive(Clone)]
 pub(crate) struct Model {
     pub(crate) config: Value,
     pub(crate) kind: GgmlType,
-    pub(crate) tensors: Vec<(String, Vec<usize>, Vec<f32>)>,
+    pub(crate) tensors: Vec<Weighted>,
 }
 
 /// Rows of a head in the order for half-split pairs: what GGUF converters undo.
@@ -180,7 +183,7 @@ pub(crate) fn folder_name(name: &str) -> String {
 }
 
 /// A safetensors file of these tensors, in the order of their names.
-pub(crate) fn safetensors(kind: GgmlType, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Vec<u8> {
+pub(crate) fn safetensors(kind: GgmlType, tensors: &[Weighted]) -> Vec<u8> {
     let mut header = serde_json::Map::new();
     let mut data = Vec::new();
     for (name, shape, weights) in tensors {
@@ -218,9 +221,9 @@ impl Model {
             return;
         }
         let mut map = serde_json::Map::new();
-        let per_shard = self.tensors.len().div_ceil(shards);
-        for (i, tensors) in self.tensors.chunks(per_shard).enumerate() {
-            let name = format!("model-{:05}-of-{shards:05}.safetensors", i + 1);
+        for shard in 0..shards {
+            let tensors = self.shard(shard, shards);
+            let name = format!("model-{:05}-of-{shards:05}.safetensors", shard + 1);
             fs::write(folder.join(&name), safetensors(self.kind, tensors)).unwrap();
             map.extend(
                 tensors
@@ -234,6 +237,13 @@ impl Model {
             index.to_string(),
         )
         .unwrap();
+    }
+
+    /// The tensors of one of several shards.
+    pub(crate) fn shard(&self, shard: usize, shards: usize) -> &[Weighted] {
+        let len = self.tensors.len().div_ceil(shards);
+        let first = (shard * len).min(self.tensors.len());
+        &self.tensors[first..(first + len).min(self.tensors.len())]
     }
 }
 
