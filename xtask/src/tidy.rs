@@ -85,7 +85,7 @@ const LINES: [(&str, usize); 9] = [
     ("crates/ptx-vm", 8_000),
     ("crates/cuda", 2_500),
     ("crates/cuda-cust", 800),
-    ("crates/llama", 12_500),
+    ("crates/llama", 13_500),
     ("crates/kivi", 9_000),
     ("benches", 5_000),
     ("tests", 6_000),

@@ -45,8 +45,8 @@ pub enum Error {
         /// What the file holds.
         found: String,
     },
-    /// A JSON file of a Hugging Face folder is not what the reader needs: `config.json`, `model.safetensors.index.json` or
-    /// `tokenizer.json`.
+    /// A JSON file of a Hugging Face folder is not what the reader needs: `config.json`, `model.safetensors.index.json`,
+    /// `tokenizer.json` or `adapter_config.json`.
     #[error("{file}: {field}: expected {expected}, found {found}")]
     Json {
         /// The file's path or the name given for its text.

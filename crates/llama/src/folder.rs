@@ -2,7 +2,7 @@
 
 use crate::gguf::TensorView;
 use crate::json_file::{self, JsonFile};
-use crate::{Config, Error, Result, Safetensors};
+use crate::{Config, Error, Result, Safetensors, Tokenizer};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +16,7 @@ const MAX_SHARDS: usize = 1024;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
 const INDEX: &str = "model.safetensors.index.json";
 
 /// An open folder: the sizes of the model, and its weights behind memory maps.
@@ -86,6 +87,27 @@ impl Folder {
     /// The token that begins a text, where `config.json` names one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    /// The tokenizer that `tokenizer.json` describes, with the tokens that begin and end a text from `config.json`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::open_json`], and [`Error::Json`] where it has more tokens than the model.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        let path = self.path.join(TOKENIZER);
+        let tokenizer = Tokenizer::open_json(&path)?;
+        // Models often have rows for tokens that do not exist, never tokens without a row.
+        if tokenizer.vocab_size() > self.config.vocab {
+            return Err(Error::Json {
+                file: path.display().to_string(),
+                field: "model: vocab".into(),
+                expected: format!("at most the {} tokens of the model", self.config.vocab),
+                found: tokenizer.vocab_size().to_string(),
+            });
+        }
+        let known = |id: &u32| (*id as usize) < tokenizer.vocab_size();
+        let (bos, eos) = (self.bos.filter(known), self.config.eos.filter(known));
+        Ok(tokenizer.with_ends(bos, eos))
     }
 
     /// Names of all tensors, in byte order.

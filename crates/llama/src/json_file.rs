@@ -62,9 +62,7 @@ impl JsonFile {
             None => "no such key".to_owned(),
             Some(Value::Array(values)) => format!("an array of {}", values.len()),
             Some(Value::Object(entries)) => format!("an object of {}", entries.len()),
-            Some(Value::String(text)) if text.len() > 100 => {
-                format!("a string of {} bytes", text.len())
-            }
+            Some(Value::String(text)) => shown(text),
             Some(value) => value.to_string(),
         };
         self.error(field, expected, found)
@@ -154,4 +152,12 @@ pub(crate) fn read(path: &Path, limit: u64) -> Result<String> {
         let found = format!("byte {:#04x} at offset {at}", error.as_bytes()[at]);
         refuse("UTF-8".into(), found)
     })
+}
+
+/// A text of a file as an error shows it, which a hostile file does not make long.
+pub(crate) fn shown(text: &str) -> String {
+    match text.len() {
+        0..=100 => format!("{text:?}"),
+        len => format!("a string of {len} bytes"),
+    }
 }

@@ -370,3 +370,62 @@ fn a_rank_that_an_adapter_claims_is_not_allocated() {
         }
     }
 }
+
+#[test]
+fn a_hostile_tokenizer_json_stays_within_eight_times_its_length() {
+    let model = |vocab: &str, merges: &str| {
+        format!(
+            r#"{{"pre_tokenizer":{{"type":"ByteLevel","add_prefix_space":false}},"model":{{"vocab":{vocab},"merges":{merges}}}}}"#
+        )
+    };
+    let numbered = |entry: &dyn Fn(usize) -> String, count: usize| {
+        let entries: Vec<String> = (0..count).map(entry).collect();
+        entries.join(",")
+    };
+    let steps = r#"{"type":"Sequence","pretokenizers":["#;
+    let texts = [
+        model(
+            &format!("{{{}}}", numbered(&|_| r#""":0"#.into(), 1 << 19)),
+            "[]",
+        ),
+        model(
+            &format!(
+                "{{{}}}",
+                numbered(&|i| format!(r#""{i}":{}"#, i + 1), 1 << 19)
+            ),
+            "[]",
+        ),
+        model(
+            &format!("{{{}}}", numbered(&|_| r#""":0"#.into(), (1 << 20) + 1)),
+            "[]",
+        ),
+        model(r#"{"a":4294967295}"#, "[]"),
+        model(
+            r#"{"a":0}"#,
+            &format!("[{}]", numbered(&|_| r#""a ""#.into(), 1 << 19)),
+        ),
+        model(&format!(r#"{{"{}":1}}"#, r"\u0041".repeat(1 << 19)), "[]"),
+        model(&format!(r#"{{"{}":1}}"#, "a".repeat(4 << 20)), "[]"),
+        format!(
+            r#"{{"added_tokens":[{}"#,
+            numbered(&|_| r#"{"id":0,"content":""}"#.into(), 1 << 18)
+        ),
+        format!(r#"{{"pre_tokenizer":{}"#, steps.repeat(100_000)),
+        format!(
+            r#"{{"post_processor":[{}0],"model":7}}"#,
+            "0,".repeat(2 << 20)
+        ),
+        format!(r#"{{"post_processor":{}"#, "[".repeat(4 << 20)),
+    ];
+    for text in texts {
+        let limit = 8 * text.len() + (1 << 20);
+        LARGEST.set(0);
+        assert!(Tokenizer::from_json("hostile", &text).is_err());
+        assert!(
+            LARGEST.get() <= limit,
+            "{} bytes in one request, the limit is {limit}: {}",
+            LARGEST.get(),
+            &text[..100]
+        );
+    }
+}
