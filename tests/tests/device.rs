@@ -7,9 +7,12 @@ use std::sync::Arc;
 use whittle_llama::cache::PlainStore;
 use whittle_llama::sample::{Sampler, generate};
 use whittle_llama::tensor_store::TensorStore;
-use whittle_llama::{Decoder, Error, Gguf, KvStore, Span, Tokenizer, Visible, Weights, tiny};
+use whittle_llama::{
+    Adapter, Decoder, Error, Gguf, KvStore, Safetensors, Span, Tokenizer, Visible, Weights, tiny,
+};
 use whittle_ptx_vm::{Limits, Vm};
 use whittle_tensor::Device;
+use whittle_tensor::random::Philox4x32;
 
 /// A virtual machine, and the device that it is.
 fn machine() -> (Arc<Vm>, Device) {
@@ -71,6 +74,57 @@ fn greedy_tokens_on_the_virtual_machine_are_those_of_the_cpu() {
     ] {
         assert!(entries.contains(entry), "no {entry} in {entries:?}");
     }
+}
+
+/// A seeded adapter of rank 2 for the query projection of the first layer.
+fn adapter() -> Adapter {
+    let module = "base_model.model.model.layers.0.self_attn.q_proj";
+    let len = 4 * 2 * tiny::WIDTH;
+    let header = format!(
+        r#"{{"{module}.lora_A.weight":{{"dtype":"F32","shape":[2,{0}],"data_offsets":[0,{len}]}},
+        "{module}.lora_B.weight":{{"dtype":"F32","shape":[{0},2],"data_offsets":[{len},{1}]}}}}"#,
+        tiny::WIDTH,
+        2 * len
+    );
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    let stream = &mut Philox4x32::new(3, 0);
+    bytes.extend((0..4 * tiny::WIDTH).flat_map(|_| (stream.next_normal() * 0.1).to_le_bytes()));
+    let weights = Safetensors::from_bytes("adapter", bytes).unwrap();
+    Adapter::new(
+        "adapter",
+        r#"{"peft_type":"LORA","r":2,"lora_alpha":4}"#,
+        &weights,
+    )
+    .unwrap()
+}
+
+#[test]
+fn logits_with_an_adapter_on_the_virtual_machine_are_those_of_the_cpu() {
+    let (gguf, decoder) = model();
+    let (_, device) = machine();
+    let shape = decoder.config().cache_shape();
+    let prompt = prompt(&gguf);
+    let logits = |decoder: &Decoder, store: &mut dyn KvStore| {
+        let sequence = store.sequence().unwrap();
+        let hidden = decoder
+            .prefill(store, sequence, &prompt, 4, &mut |_| ())
+            .unwrap();
+        decoder.logits(&hidden).unwrap().to_vec::<f32>().unwrap()
+    };
+    let apart = |a: &[f32], b: &[f32]| {
+        let pairs = a.iter().zip(b);
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let plain = || PlainStore::<f32>::new(shape).unwrap();
+    let base = logits(&decoder, &mut plain());
+    let here = decoder.clone().with_adapter(&adapter()).unwrap();
+    let expected = logits(&here, &mut plain());
+    let there = decoder.to_device(&device).unwrap();
+    let there = there.with_adapter(&adapter()).unwrap();
+    let found = logits(&there, &mut TensorStore::new(shape, &device).unwrap());
+    assert!(apart(&found, &expected) < 1e-3);
+    assert!(apart(&base, &expected) > 0.1);
 }
 
 #[test]

@@ -4,18 +4,26 @@
 //! |---|---|---|
 //! | F32 | 1 | f32 |
 //! | F16 | 1 | f16 |
+//! | BF16 | 1 | the upper half of an f32 |
 //! | Q8_0 | 32 | f16 scale `d`, 32 × i8 `q`; weight `d · q` |
+//! | Q4_0 | 32 | f16 scale `d`, 16 bytes of `q` as in Q4_1; weight `d · (q − 8)` |
 //! | Q4_1 | 32 | f16 scale `d`, f16 minimum `m`, 16 bytes whose low nibbles are `q` of weights 0 to 15 and whose high nibbles are `q` of weights 16 to 31; weight `d · q + m` |
+//! | Q4_K | 256 | f16 `d`, f16 `m`, 12 bytes of 6-bit scales and minimums for eight groups of 32, 128 bytes of 4-bit `q`; weight `d · scale · q − m · minimum` |
+//! | Q5_K | 256 | as Q4_K, with 32 bytes of fifth bits before the 128 bytes |
+//! | Q6_K | 256 | 128 bytes of lower and 64 of upper bits of `q`, 16 × i8 scales for groups of 16, f16 `d`; weight `d · scale · (q − 32)` |
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian. The last three are ggml's super-blocks; their products of scale and code fit into the 24 bits of an
+//! f32, so a weight is rounded at most once, whatever the order of its operations.
 
 mod simd;
+mod super_block;
 
 use crate::{Error, Result, gguf::GgmlType};
-use half::f16;
+use half::{bf16, f16};
 
 const LEN: usize = 32;
 const Q8_0: usize = GgmlType::Q8_0.block_bytes();
+const Q4_0: usize = GgmlType::Q4_0.block_bytes();
 const Q4_1: usize = GgmlType::Q4_1.block_bytes();
 
 /// Room for `len` weights of a tensor. A file may hold more than the memory that is left does, so the allocation may fail.
@@ -51,9 +59,16 @@ pub fn dot(kind: GgmlType, bytes: &[u8], x: &[f32]) -> f32 {
 /// Blocks of `weights`, rounded as ggml's reference rounds them.
 ///
 /// # Errors
-/// [`Error::Argument`] where the weights are no whole number of blocks or not all finite, or where a scale is too large for
-/// f16.
+/// [`Error::Unsupported`] for a format outside [`GgmlType::QUANTIZES`]; [`Error::Argument`] where the weights are no whole number
+/// of blocks or not all finite, or where a scale is too large for f16.
 pub fn quantize(kind: GgmlType, weights: &[f32]) -> Result<Vec<u8>> {
+    if !GgmlType::QUANTIZES.contains(&kind) {
+        return Err(Error::Unsupported {
+            operation: "quantize",
+            expected: GgmlType::QUANTIZES.map(|kind| kind.to_string()).join(", "),
+            found: kind.to_string(),
+        });
+    }
     let bytes = weights.len() / kind.block_len() * kind.block_bytes();
     check("quantize", kind, bytes, weights.len())?;
     let refuse = |block: usize, part: &str, found: f32| Error::Argument {
@@ -73,16 +88,26 @@ pub fn quantize(kind: GgmlType, weights: &[f32]) -> Result<Vec<u8>> {
         GgmlType::F16 => weights
             .iter()
             .for_each(|&weight| out.extend(f16::from_f32(weight).to_le_bytes())),
+        GgmlType::BF16 => weights
+            .iter()
+            .for_each(|&weight| out.extend(bf16::from_f32(weight).to_le_bytes())),
         GgmlType::Q8_0 => weights
             .as_chunks()
             .0
             .iter()
             .for_each(|block| quantize_q8_0(block, &mut out)),
+        GgmlType::Q4_0 => weights
+            .as_chunks()
+            .0
+            .iter()
+            .for_each(|block| quantize_q4_0(block, &mut out)),
         GgmlType::Q4_1 => weights
             .as_chunks()
             .0
             .iter()
             .for_each(|block| quantize_q4_1(block, &mut out)),
+        // Refused above.
+        GgmlType::Q4_K | GgmlType::Q5_K | GgmlType::Q6_K => {}
     }
     match find_not_finite(kind, &out) {
         None => Ok(out),
@@ -108,21 +133,34 @@ pub(crate) fn find_not_finite(kind: GgmlType, bytes: &[u8]) -> Option<(usize, &'
                 .map(|(i, word)| (i, "weight", widen(*word)))
                 .find_map(bad)
         }
-        GgmlType::Q8_0 => {
-            let blocks = bytes.as_chunks().0.iter().enumerate();
-            blocks
-                .map(|(i, block)| (i, "scale", split_q8_0(block).0))
+        GgmlType::BF16 => {
+            let numbers = bytes.as_chunks().0.iter().enumerate();
+            numbers
+                .map(|(i, word)| (i, "weight", widen_bf16(*word)))
                 .find_map(bad)
         }
-        GgmlType::Q4_1 => bytes
-            .as_chunks()
-            .0
-            .iter()
-            .enumerate()
-            .find_map(|(i, block)| {
-                let (scale, minimum, _) = split_q4_1(block);
-                bad((i, "scale", scale)).or_else(|| bad((i, "minimum", minimum)))
-            }),
+        GgmlType::Q8_0 | GgmlType::Q4_0 | GgmlType::Q6_K => {
+            let place = if kind == GgmlType::Q6_K {
+                super_block::Q6_K - 2
+            } else {
+                0
+            };
+            let blocks = bytes.chunks_exact(kind.block_bytes()).enumerate();
+            blocks
+                .map(|(i, block)| (i, "scale", half_at(block, place)))
+                .find_map(bad)
+        }
+        GgmlType::Q4_1 | GgmlType::Q4_K | GgmlType::Q5_K => {
+            let blocks = bytes.chunks_exact(kind.block_bytes()).enumerate();
+            blocks
+                .flat_map(|(i, block)| {
+                    [
+                        (i, "scale", half_at(block, 0)),
+                        (i, "minimum", half_at(block, 2)),
+                    ]
+                })
+                .find_map(bad)
+        }
     }
 }
 
@@ -162,20 +200,16 @@ fn widen(bytes: [u8; 2]) -> f32 {
     f32::from_bits(all | (bits & 0x8000) << 16)
 }
 
+/// bf16 to f32, which is exact.
 #[inline(always)]
-fn split_q8_0(block: &[u8; Q8_0]) -> (f32, &[u8; LEN]) {
-    let [d0, d1, codes @ ..] = block;
-    (f16::from_le_bytes([*d0, *d1]).to_f32(), codes)
+fn widen_bf16([low, high]: [u8; 2]) -> f32 {
+    f32::from_le_bytes([0, 0, low, high])
 }
 
+/// The f16 at a place of a block.
 #[inline(always)]
-fn split_q4_1(block: &[u8; Q4_1]) -> (f32, f32, &[u8; LEN / 2]) {
-    let [d0, d1, m0, m1, codes @ ..] = block;
-    (
-        f16::from_le_bytes([*d0, *d1]).to_f32(),
-        f16::from_le_bytes([*m0, *m1]).to_f32(),
-        codes,
-    )
+fn half_at(block: &[u8], place: usize) -> f32 {
+    f16::from_le_bytes([block[place], block[place + 1]]).to_f32()
 }
 
 fn quantize_q8_0(weights: &[f32; LEN], out: &mut Vec<u8>) {
@@ -189,6 +223,27 @@ fn quantize_q8_0(weights: &[f32; LEN], out: &mut Vec<u8>) {
         weights
             .iter()
             .map(|weight| (weight * inverse).round() as i8 as u8),
+    );
+}
+
+fn quantize_q4_0(weights: &[f32; LEN], out: &mut Vec<u8>) {
+    // The weight of the largest magnitude becomes code 0; of equals the first, whose sign then decides.
+    let extreme = weights.iter().fold(0.0_f32, |extreme, &weight| {
+        if weight.abs() > extreme.abs() {
+            weight
+        } else {
+            extreme
+        }
+    });
+    let scale = extreme / -8.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    out.extend(f16::from_f32(scale).to_le_bytes());
+    let code = |weight: f32| ((weight * inverse + 8.5) as u8).min(15);
+    let (low, high) = weights.split_at(LEN / 2);
+    out.extend(
+        low.iter()
+            .zip(high)
+            .map(|(&low, &high)| code(low) | code(high) << 4),
     );
 }
 

@@ -12,7 +12,7 @@ use crate::cache::CacheShape;
 use crate::gguf::{Gguf, TensorView, Value};
 use crate::mlp::{FeedForward, Mlp};
 use crate::project::{Dense, Group, Project, ProjectGroup, outputs};
-use crate::{Error, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
+use crate::{Adapter, Error, Folder, KvStore, Matrix, Result, SequenceId, Span, Visible, Weights};
 
 /// Sizes and constants of a decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -204,6 +204,13 @@ struct Block {
     down: Matrix,
 }
 
+/// In which order a file keeps the query and key rows of a head.
+#[derive(Clone, Copy)]
+enum Rotary {
+    Interleaved,
+    Halves,
+}
+
 impl Block {
     fn to_device(&self, device: &Device) -> Result<Self> {
         Ok(Self {
@@ -228,56 +235,124 @@ impl Decoder {
     /// or that this decoder doesn't know and would have to ignore.
     pub fn load(gguf: &Gguf, weights: Weights) -> Result<Self> {
         let config = Config::from_gguf(gguf)?;
+        let output = gguf.has_tensor("output.weight");
+        let mut known = HashSet::new();
+        let mut tensor = |name: &str| {
+            let tensor = gguf.tensor(name)?;
+            known.insert(name.to_owned());
+            Ok(tensor)
+        };
+        let decoder = Self::assemble(config, weights, output, Rotary::Interleaved, &mut tensor)?;
+        match gguf.tensors().find(|tensor| !known.contains(&tensor.name)) {
+            None => Ok(decoder),
+            Some(other) => {
+                let expected = "no tensor that this decoder would have to ignore";
+                Err(gguf.error(format!("tensor {:?}", other.name), expected, "one"))
+            }
+        }
+    }
+
+    /// Loads a Hugging Face folder. The decoder is the one that a GGUF file of the same weights gives, to the bit: its matrices have
+    /// the names of GGUF files, and the query and key rows of each head are read in the order for interleaved rotary pairs.
+    ///
+    /// # Errors
+    /// A tensor that is missing, has another shape than `config.json` says, isn't finite, or that this decoder doesn't know and would
+    /// have to ignore.
+    pub fn load_folder(folder: &Folder, weights: Weights) -> Result<Self> {
+        let config = folder.config().clone();
+        let mut known = HashSet::new();
+        let mut tensor = |name: &str| {
+            let name = folder_name(name);
+            let tensor = folder.tensor(&name)?;
+            known.insert(name);
+            Ok(tensor)
+        };
+        let halves = Rotary::Halves;
+        let decoder = Self::assemble(config, weights, !folder.tied(), halves, &mut tensor)?;
+        // Older files carry the rotary frequencies, which follow from the base.
+        let other = folder
+            .tensors()
+            .find(|name| !known.contains(*name) && !name.ends_with(".rotary_emb.inv_freq"));
+        match other {
+            None => Ok(decoder),
+            Some(other) => {
+                let expected = "no tensor that this decoder would have to ignore";
+                Err(folder.error(format!("tensor {other:?}"), expected, "one"))
+            }
+        }
+    }
+
+    /// Puts a model together from tensors that `tensor` finds by their names in GGUF files.
+    fn assemble(
+        config: Config,
+        weights: Weights,
+        output: bool,
+        rotary: Rotary,
+        tensor: &mut dyn FnMut(&str) -> Result<TensorView>,
+    ) -> Result<Self> {
         let Config {
             width,
             feed_forward,
             vocab,
+            head_dim,
             ..
         } = config;
-        let query = config.query_heads * config.head_dim;
-        let kv = config.kv_heads * config.head_dim;
-
-        let mut known = HashSet::new();
-        let mut tensor = |name: String, shape: &[usize]| {
-            let tensor = gguf.tensor(&name)?;
-            let found = &tensor.info().shape;
-            if found != shape {
-                let (expected, found) = (format!("shape {shape:?}"), format!("{found:?}"));
-                return Err(gguf.error(format!("tensor {name:?}"), expected, found));
+        let query = config.query_heads * head_dim;
+        let kv = config.kv_heads * head_dim;
+        let mut tensor = |name: &str, shape: &[usize]| {
+            let tensor = tensor(name)?;
+            if tensor.info().shape != shape {
+                return Err(tensor.bad_shape(format!("shape {shape:?}")));
             }
-            known.insert(name);
             Ok(tensor)
         };
-        let matrix = |tensor: Result<TensorView>| Matrix::new(tensor?, weights);
         let mut blocks = Vec::new();
         for layer in 0..config.layers {
-            let mut part =
-                |part: &str, shape: &[usize]| tensor(format!("blk.{layer}.{part}.weight"), shape);
+            let name = |part: &str| format!("blk.{layer}.{part}.weight");
+            let mut norm = |part: &str| vector(tensor(&name(part), &[width])?);
+            let attention_norm = norm("attn_norm")?;
+            let feed_forward_norm = norm("ffn_norm")?;
+            let mut matrix = |part: &str, shape: &[usize]| {
+                let name = name(part);
+                Ok::<_, Error>(Matrix::new(tensor(&name, shape)?, weights)?.named(name))
+            };
+            let value = matrix("attn_v", &[kv, width])?;
+            let attention_output = matrix("attn_output", &[width, query])?;
+            let gate = matrix("ffn_gate", &[feed_forward, width])?;
+            let up = matrix("ffn_up", &[feed_forward, width])?;
+            let down = matrix("ffn_down", &[width, feed_forward])?;
+            let mut turned = |part: &str, rows: usize| {
+                let name = name(part);
+                let tensor = tensor(&name, &[rows, width])?;
+                let matrix = match rotary {
+                    Rotary::Interleaved => Matrix::new(tensor, weights),
+                    Rotary::Halves => Matrix::interleaved(tensor, weights, head_dim),
+                };
+                Ok::<_, Error>(matrix?.named(name))
+            };
             blocks.push(Block {
-                attention_norm: vector(part("attn_norm", &[width]))?,
-                query: matrix(part("attn_q", &[query, width]))?,
-                key: matrix(part("attn_k", &[kv, width]))?,
-                value: matrix(part("attn_v", &[kv, width]))?,
-                attention_output: matrix(part("attn_output", &[width, query]))?,
-                feed_forward_norm: vector(part("ffn_norm", &[width]))?,
-                gate: matrix(part("ffn_gate", &[feed_forward, width]))?,
-                up: matrix(part("ffn_up", &[feed_forward, width]))?,
-                down: matrix(part("ffn_down", &[width, feed_forward]))?,
+                attention_norm,
+                query: turned("attn_q", query)?,
+                key: turned("attn_k", kv)?,
+                value,
+                attention_output,
+                feed_forward_norm,
+                gate,
+                up,
+                down,
             });
         }
-        let output = gguf.has_tensor("output.weight");
-        let model = Model {
-            embedding: matrix(tensor("token_embd.weight".into(), &[vocab, width]))?,
-            blocks,
-            output_norm: vector(tensor("output_norm.weight".into(), &[width]))?,
-            output: output
-                .then(|| matrix(tensor("output.weight".into(), &[vocab, width])))
-                .transpose()?,
+        let output_norm = vector(tensor("output_norm.weight", &[width])?)?;
+        let mut matrix = |name: &str| {
+            let tensor = tensor(name, &[vocab, width])?;
+            Ok::<_, Error>(Matrix::new(tensor, weights)?.named(name))
         };
-        if let Some(other) = gguf.tensors().find(|tensor| !known.contains(&tensor.name)) {
-            let expected = "no tensor that this decoder would have to ignore";
-            return Err(gguf.error(format!("tensor {:?}", other.name), expected, "one"));
-        }
+        let model = Model {
+            embedding: matrix("token_embd.weight")?,
+            blocks,
+            output_norm,
+            output: output.then(|| matrix("output.weight")).transpose()?,
+        };
         Ok(Self {
             config,
             model: Arc::new(model),
@@ -303,6 +378,19 @@ impl Decoder {
             project: Arc::new(project),
             ..self
         }
+    }
+
+    /// The same weights, and beside them an adapter, whose share each projection adds to what it gave before: to the decoder's
+    /// [`Project`], and to the adapters that are there already. The adapter's matrices go to where the weights are, and its query and key
+    /// rows into the order of this decoder's [`Config::pairing`], so those two are set first. An [`Mlp`] has to compute its linears by the
+    /// decoder's [`Project`], or an adapter of the feed-forward blocks does nothing.
+    ///
+    /// # Errors
+    /// An adapter of a model of other sizes, with the tensor that does not fit.
+    pub fn with_adapter(self, adapter: &Adapter) -> Result<Self> {
+        let device = self.model.output_norm.device();
+        let adapted = adapter.beside(self.project.clone(), &self, device)?;
+        Ok(self.with_project(adapted))
     }
 
     /// The same weights with another [`Mlp`].
@@ -344,7 +432,7 @@ impl Decoder {
         })
     }
 
-    /// A weight matrix by its name in the file, for example `blk.0.attn_q.weight`.
+    /// A weight matrix by its name in a GGUF file, for example `blk.0.attn_q.weight`, wherever the model was loaded from.
     ///
     /// # Errors
     /// [`Error::Argument`] where the decoder has no such matrix.
@@ -615,9 +703,36 @@ pub(crate) fn unknown_token(operation: &'static str, token: u32, vocab: usize) -
     Error::argument(operation, "token", format!("below {vocab}"), token)
 }
 
+/// The name in a Hugging Face folder of a tensor that GGUF files call `name`.
+fn folder_name(name: &str) -> String {
+    match name {
+        "token_embd.weight" => "model.embed_tokens.weight".into(),
+        "output_norm.weight" => "model.norm.weight".into(),
+        "output.weight" => "lm_head.weight".into(),
+        _ => {
+            let block = name
+                .strip_prefix("blk.")
+                .and_then(|rest| rest.split_once('.'));
+            let (layer, part) = block.unwrap_or(("", name));
+            let part = match part {
+                "attn_norm.weight" => "input_layernorm.weight",
+                "attn_q.weight" => "self_attn.q_proj.weight",
+                "attn_k.weight" => "self_attn.k_proj.weight",
+                "attn_v.weight" => "self_attn.v_proj.weight",
+                "attn_output.weight" => "self_attn.o_proj.weight",
+                "ffn_norm.weight" => "post_attention_layernorm.weight",
+                "ffn_gate.weight" => "mlp.gate_proj.weight",
+                "ffn_up.weight" => "mlp.up_proj.weight",
+                "ffn_down.weight" => "mlp.down_proj.weight",
+                other => other,
+            };
+            format!("model.layers.{layer}.{part}")
+        }
+    }
+}
+
 /// The weights of a norm.
-fn vector(tensor: Result<TensorView>) -> Result<Tensor> {
-    let tensor = tensor?;
+fn vector(tensor: TensorView) -> Result<Tensor> {
     tensor.check_finite()?;
     Ok(Tensor::from_vec(
         tensor.dequantize()?,

@@ -33,8 +33,35 @@ pub enum Error {
         /// What the file holds.
         found: String,
     },
+    /// A safetensors file breaks its format, or a tensor is not what the reader needs.
+    #[error("{file}: {field}: expected {expected}, found {found}")]
+    Safetensors {
+        /// The file's path or the name given for its bytes.
+        file: String,
+        /// The tensor, or the part of the header.
+        field: String,
+        /// What the format or the reader asks for.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
+    /// A JSON file of a Hugging Face folder is not what the reader needs: `config.json`, `model.safetensors.index.json`,
+    /// `tokenizer.json` or `adapter_config.json`.
+    #[error("{file}: {field}: expected {expected}, found {found}")]
+    Json {
+        /// The file's path or the name given for its text.
+        file: String,
+        /// The key, with the keys around it.
+        field: String,
+        /// What the reader asks for.
+        expected: String,
+        /// What the file holds.
+        found: String,
+    },
     /// A tensor has a block type that this crate does not read.
-    #[error("{file}: tensor {tensor:?}: expected type F32, F16, Q4_1 or Q8_0, found {found}")]
+    #[error(
+        "{file}: tensor {tensor:?}: expected type F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q5_K or Q6_K, found {found}"
+    )]
     UnsupportedType {
         /// The file's path or the name given for its bytes.
         file: String,
@@ -50,7 +77,7 @@ pub enum Error {
         file: String,
         /// The tensor's name.
         tensor: String,
-        /// Index of the block in the tensor; F32 and F16 have blocks of one weight.
+        /// Index of the block in the tensor; F32, F16 and BF16 have blocks of one weight.
         block: usize,
         /// Which number of the block: `weight`, `scale` or `minimum`.
         part: &'static str,

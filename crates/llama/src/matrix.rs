@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use whittle_tensor::{Device, Tensor, par, product};
 
-use crate::gguf::TensorView;
+use crate::gguf::{GgmlType, TensorView};
 use crate::{Error, Result, block};
 
 /// Rows of `x` up to which weights are multiplied straight from their blocks. With more, dequantising a panel once for all rows
@@ -37,28 +37,73 @@ pub struct Matrix {
 #[derive(Clone, Debug)]
 enum Values {
     Dense(Tensor),
-    Blocks(TensorView),
+    Blocks(Rows),
+}
+
+/// The rows of a tensor, in the order in which the matrix has them.
+#[derive(Clone, Debug)]
+struct Rows {
+    view: TensorView,
+    /// Rows of a head that the tensor keeps for half-split pairs and the matrix for interleaved ones.
+    halves: Option<usize>,
+}
+
+impl Rows {
+    fn bytes(&self, row: usize) -> &[u8] {
+        let row = match self.halves {
+            None => row,
+            Some(head) => {
+                let (first, at) = (row / head * head, row % head);
+                first + at % 2 * (head / 2) + at / 2
+            }
+        };
+        let len = self.view.info().row_bytes();
+        &self.view.bytes()[row * len..(row + 1) * len]
+    }
+
+    fn kind(&self) -> GgmlType {
+        self.view.info().kind
+    }
 }
 
 impl Matrix {
     /// The matrix that a tensor of a file holds, `[rows, cols]`, with all weights finite.
     ///
     /// # Errors
-    /// [`Error::Gguf`] for a tensor that has not two dimensions, [`Error::NotFinite`].
+    /// [`Error::Gguf`] or [`Error::Safetensors`] for a tensor that has not two dimensions, [`Error::NotFinite`].
     pub fn new(tensor: TensorView, weights: Weights) -> Result<Self> {
-        let name = tensor.info().name.clone();
-        let [rows, cols] = tensor.info().shape[..] else {
-            let found = format!("shape {:?}", tensor.info().shape);
-            return Err(tensor
-                .gguf()
-                .error(format!("tensor {name:?}"), "two dimensions", found));
+        Self::load(tensor, weights, None)
+    }
+
+    /// The query or key matrix `[heads · head_dim, cols]` of a file that has its rows for half-split rotary pairs (channels `i` and
+    /// `i + head_dim / 2` of a head turn together), with its rows in the order for interleaved pairs (`2i` and `2i + 1`): row
+    /// `2i + j` of a head is the tensor's row `i + j · head_dim / 2`. No weight is copied for that.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`Error::Argument`] where `head_dim` is odd or does not divide the rows.
+    pub fn interleaved(tensor: TensorView, weights: Weights, head_dim: usize) -> Result<Self> {
+        let rows = tensor.info().shape.first().copied().unwrap_or(0);
+        if head_dim == 0 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(head_dim) {
+            return Err(Error::argument(
+                "Matrix::interleaved",
+                "head_dim",
+                format!("an even divisor of the {rows} rows"),
+                head_dim,
+            ));
+        }
+        Self::load(tensor, weights, Some(head_dim))
+    }
+
+    fn load(view: TensorView, weights: Weights, halves: Option<usize>) -> Result<Self> {
+        let [rows, cols] = view.info().shape[..] else {
+            return Err(view.bad_shape("two dimensions"));
         };
-        tensor.check_finite()?;
+        view.check_finite()?;
         let blocks = Self {
-            name,
+            name: view.info().name.clone(),
             rows,
             cols,
-            values: Values::Blocks(tensor),
+            values: Values::Blocks(Rows { view, halves }),
         };
         match weights {
             Weights::Blocks => Ok(blocks),
@@ -69,7 +114,15 @@ impl Matrix {
         }
     }
 
-    /// The tensor's name in the file.
+    /// The same matrix under another name.
+    pub(crate) fn named(self, name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..self
+        }
+    }
+
+    /// The name: the tensor's in its file; in a [`Decoder`](crate::Decoder) the one that GGUF files use.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -101,13 +154,13 @@ impl Matrix {
         };
         match &self.values {
             Values::Dense(weights) => Ok(x.matmul(&weights.transpose(0, 1)?)?),
-            Values::Blocks(view) => {
+            Values::Blocks(weights) => {
                 let x = x.contiguous()?;
                 let x = x.as_slice::<f32>()?;
                 let out = if n <= FEW {
-                    self.few(view, x, n)
+                    self.few(weights, x, n)
                 } else {
-                    self.many(view, x, n)?
+                    self.many(weights, x, n)?
                 };
                 Ok(Tensor::from_vec(out, &[n, self.rows])?)
             }
@@ -131,13 +184,11 @@ impl Matrix {
             Values::Dense(weights) => {
                 Ok(weights.gather(&Tensor::from_vec(indices.to_vec(), &[indices.len()])?)?)
             }
-            Values::Blocks(view) => {
+            Values::Blocks(rows) => {
                 let len = indices.len().saturating_mul(self.cols);
                 let mut out = block::zeros("Matrix::gather", &self.name, len)?;
                 for (out, &index) in out.chunks_exact_mut(self.cols).zip(indices) {
-                    let start = index as usize * view.info().row_bytes();
-                    let bytes = &view.bytes()[start..start + view.info().row_bytes()];
-                    block::dequantize(view.info().kind, bytes, out)?;
+                    block::dequantize(rows.kind(), rows.bytes(index as usize), out)?;
                 }
                 Ok(Tensor::from_vec(out, &[indices.len(), self.cols])?)
             }
@@ -151,9 +202,9 @@ impl Matrix {
     pub fn widen(&self) -> Result<Tensor> {
         match &self.values {
             Values::Dense(weights) => Ok(weights.clone()),
-            Values::Blocks(view) => {
+            Values::Blocks(rows) => {
                 let mut out = block::zeros("Matrix::widen", &self.name, self.rows * self.cols)?;
-                self.dequantize(view, 0, &mut out)?;
+                self.dequantize(rows, 0, &mut out)?;
                 Ok(Tensor::from_vec(out, &[self.rows, self.cols])?)
             }
         }
@@ -166,7 +217,7 @@ impl Matrix {
     /// Memory that the weights don't fit into, here or there.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let values = match (&self.values, device) {
-            (Values::Blocks(view), Device::Cpu) => Values::Blocks(view.clone()),
+            (Values::Blocks(rows), Device::Cpu) => Values::Blocks(rows.clone()),
             _ => Values::Dense(self.widen()?.to_device(device)?),
         };
         Ok(Self {
@@ -177,23 +228,20 @@ impl Matrix {
     }
 
     /// The rows from `first` on that fill `out`, spread over the threads.
-    fn dequantize(&self, view: &TensorView, first: usize, out: &mut [f32]) -> Result<()> {
-        let info = view.info();
-        let rows = view.bytes()[first * info.row_bytes()..].par_chunks_exact(info.row_bytes());
+    fn dequantize(&self, rows: &Rows, first: usize, out: &mut [f32]) -> Result<()> {
         out.par_chunks_exact_mut(self.cols)
-            .zip(rows)
+            .enumerate()
             .with_min_len(par::THRESHOLD.div_ceil(self.cols))
-            .try_for_each(|(out, bytes)| block::dequantize(info.kind, bytes, out))
+            .try_for_each(|(row, out)| block::dequantize(rows.kind(), rows.bytes(first + row), out))
     }
 
     /// Dot products straight from the blocks, `[n, rows]`. Each weight is read once for all rows of `x`.
-    fn few(&self, view: &TensorView, x: &[f32], n: usize) -> Vec<f32> {
-        let info = view.info();
+    fn few(&self, weights: &Rows, x: &[f32], n: usize) -> Vec<f32> {
         let mut columns = vec![0.0; self.rows * n];
         par::rows(&mut columns, n, self.rows * self.cols * n, |row, out| {
-            let bytes = &view.bytes()[row * info.row_bytes()..(row + 1) * info.row_bytes()];
+            let bytes = weights.bytes(row);
             for (out, x) in out.iter_mut().zip(x.chunks_exact(self.cols)) {
-                *out = block::dot(info.kind, bytes, x);
+                *out = block::dot(weights.kind(), bytes, x);
             }
         });
         match n {
@@ -205,14 +253,14 @@ impl Matrix {
     }
 
     /// Products with one dequantised panel of output channels after the other, `[n, rows]`.
-    fn many(&self, view: &TensorView, x: &[f32], n: usize) -> Result<Vec<f32>> {
+    fn many(&self, weights: &Rows, x: &[f32], n: usize) -> Result<Vec<f32>> {
         let height = panel_height(self.rows, self.cols);
         let mut panel = block::zeros("Matrix::product", &self.name, height * self.cols)?;
         let mut out = vec![0.0; n * self.rows];
         for first in (0..self.rows).step_by(height) {
             let height = height.min(self.rows - first);
             let panel = &mut panel[..height * self.cols];
-            self.dequantize(view, first, panel)?;
+            self.dequantize(weights, first, panel)?;
             product::rows_by_rows(x, n, panel, height, self.cols, &mut out[first..], self.rows);
         }
         Ok(out)

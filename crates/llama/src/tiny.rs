@@ -15,7 +15,7 @@ use whittle_tensor::random::Philox4x32;
 pub enum Kinds {
     /// All F32: 1.3 MB.
     F32,
-    /// Q8_0 embeddings, Q4_1 projections, F16 values, F32 norms: every format that this crate reads, in 0.25 MB.
+    /// Q8_0 embeddings, Q4_1 projections, F16 values, F32 norms, in 0.25 MB.
     Mixed,
 }
 

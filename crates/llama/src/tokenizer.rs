@@ -1,18 +1,22 @@
-//! Text to token ids and back, from a file's metadata.
+//! Text to token ids and back, from a file's metadata or a `tokenizer.json`.
 //!
-//! Two models: `gpt2`, a byte-level BPE with merges (with the pre-tokeniser `smollm`: digits one by one, then GPT-2's pattern),
-//! and `llama`, a SentencePiece BPE with scores and byte fallback.
+//! Two models: `gpt2`, a byte-level BPE with merges (from metadata with the pre-tokeniser `smollm`: digits one by one, then GPT-2's
+//! pattern), and `llama`, a SentencePiece BPE with scores and byte fallback, which only metadata can describe.
+
+mod json;
 
 use crate::{
     Error, Result,
     gguf::{Gguf, Strings},
+    json_file,
 };
 use std::{
     cmp::Ordering,
     collections::{BinaryHeap, HashMap},
+    path::Path,
 };
 use tokenizers::{
-    OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper,
     models::bpe::{BPE, Vocab},
     pre_tokenizers::{byte_level::ByteLevel, digits::Digits},
 };
@@ -51,8 +55,8 @@ enum Model {
 
 struct ByteLevelModel {
     bpe: BPE,
-    digits: Digits,
-    byte_level: ByteLevel,
+    /// How a text is split into the pieces within which tokens merge; the last step spells bytes as characters.
+    splits: Vec<PreTokenizerWrapper>,
     /// Whether a token stands for the byte alone.
     has_byte: [bool; 256],
 }
@@ -115,6 +119,42 @@ impl Tokenizer {
             id("tokenizer.ggml.eos_token_id")?,
         );
 
+        Ok(Self::assemble(tokens, kinds, model, bos, eos))
+    }
+
+    /// Opens a `tokenizer.json`, the form in which Hugging Face's `tokenizers` saves a tokenizer. It names no token that begins or ends a
+    /// text; [`Folder::tokenizer`](crate::Folder::tokenizer) takes those from `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that can't be read, or as [`from_json`](Self::from_json).
+    pub fn open_json(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = json_file::read(path, json::MAX_LENGTH)?;
+        Self::from_json(path.display().to_string(), &text)
+    }
+
+    /// The tokenizer that the text of a `tokenizer.json` describes; `name` stands for it in errors. What the file says of templates,
+    /// truncation and padding is not followed: nothing is added to a text, and nothing cut.
+    ///
+    /// # Errors
+    /// [`Error::Json`] for anything but a byte-level BPE without normaliser, ids with holes, tokens given twice, merges whose parts or
+    /// result are no tokens, and patterns that are no regular expressions.
+    pub fn from_json(name: impl Into<String>, text: &str) -> Result<Self> {
+        json::tokenizer(name.into(), text)
+    }
+
+    /// The same tokenizer with other tokens that begin and end a text.
+    pub(crate) fn with_ends(self, bos: Option<u32>, eos: Option<u32>) -> Self {
+        Self { bos, eos, ..self }
+    }
+
+    fn assemble(
+        tokens: Strings,
+        kinds: Vec<Kind>,
+        model: Model,
+        bos: Option<u32>,
+        eos: Option<u32>,
+    ) -> Self {
         let mut special: HashMap<u8, Vec<u32>> = HashMap::new();
         let spelling = |id: &u32| tokens.get(*id as usize).unwrap_or_default();
         for (id, (token, kind)) in (0..).zip(tokens.iter().zip(&kinds)) {
@@ -125,14 +165,14 @@ impl Tokenizer {
         for ids in special.values_mut() {
             ids.sort_by_key(|id| std::cmp::Reverse(spelling(id).len()));
         }
-        Ok(Self {
+        Self {
             tokens,
             kinds,
             special,
             model,
             bos,
             eos,
-        })
+        }
     }
 
     /// Token ids of a text. Nothing is added before or after, and what looks like a control token is text.
@@ -350,6 +390,19 @@ impl ByteLevelModel {
             };
             merges.push((left.to_owned(), right.to_owned()));
         }
+        let splits = vec![
+            Digits::new(true).into(),
+            ByteLevel::new(false, true, true).into(),
+        ];
+        let vocab: Vocab = ids.iter().map(|(token, id)| (token.clone(), *id)).collect();
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocab, merges)
+            .build()
+            .map_err(|error| gguf.error(MERGES, "merges of the vocabulary", error.to_string()))?;
+        Ok(Self::new(bpe, splits, tokens, kinds))
+    }
+
+    fn new(bpe: BPE, splits: Vec<PreTokenizerWrapper>, tokens: &Strings, kinds: &[Kind]) -> Self {
         let mut has_byte = [false; 256];
         let text = tokens
             .iter()
@@ -363,17 +416,11 @@ impl ByteLevelModel {
                 has_byte[usize::from(byte)] = true;
             }
         }
-        let vocab: Vocab = ids.iter().map(|(token, id)| (token.clone(), *id)).collect();
-        let bpe = BPE::builder()
-            .vocab_and_merges(vocab, merges)
-            .build()
-            .map_err(|error| gguf.error(MERGES, "merges of the vocabulary", error.to_string()))?;
-        Ok(Self {
+        Self {
             bpe,
-            digits: Digits::new(true),
-            byte_level: ByteLevel::new(false, true, true),
+            splits,
             has_byte,
-        })
+        }
     }
 
     fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
@@ -391,8 +438,9 @@ impl ByteLevelModel {
             found: error.to_string(),
         };
         let mut pieces = PreTokenizedString::from(text);
-        self.digits.pre_tokenize(&mut pieces).map_err(fail)?;
-        self.byte_level.pre_tokenize(&mut pieces).map_err(fail)?;
+        for split in &self.splits {
+            split.pre_tokenize(&mut pieces).map_err(fail)?;
+        }
         for (piece, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
             ids.extend(
                 self.bpe

@@ -47,7 +47,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 fn tensor() -> impl Strategy<Value = (GgmlType, Vec<usize>)> {
     (
-        prop::sample::select(&GgmlType::ALL),
+        prop::sample::select(&GgmlType::QUANTIZES),
         prop::collection::vec(1_usize..5, 1..=4),
     )
         .prop_map(|(kind, mut shape)| {
@@ -88,8 +88,8 @@ proptest! {
             let view = gguf.tensor(&info.name).unwrap();
             for (w, weight) in view.dequantize().unwrap().into_iter().enumerate() {
                 let exact = (w % 13) as f32 * 0.25;
-                // The quantised formats round to steps of at most 3/15.
-                let slack = if kind.block_len() == 1 { 0.0 } else { 0.11 };
+                // The quantised formats round to steps of at most 3/8.
+                let slack = if kind.block_len() == 1 { 0.0 } else { 0.2 };
                 prop_assert!((weight - exact).abs() <= slack);
             }
         }
@@ -227,6 +227,21 @@ fn a_failed_write_leaves_the_older_file_and_nothing_beside_it() {
 }
 
 #[test]
+fn blocks_are_written_as_they_are() {
+    for kind in GgmlType::ALL {
+        let bytes: Vec<u8> = (0..6 * kind.block_bytes())
+            .map(|i| (i * 41) as u8)
+            .collect();
+        let shape = [2, 3 * kind.block_len()];
+        let writer = small().blocks("raw", kind, &shape, bytes.clone());
+        let gguf = Gguf::from_bytes("memory", writer.to_bytes().unwrap()).unwrap();
+        let raw = gguf.tensor("raw").unwrap();
+        assert_eq!(raw.bytes(), bytes, "{kind}");
+        assert_eq!((raw.info().kind, &raw.info().shape[..]), (kind, &shape[..]));
+    }
+}
+
+#[test]
 fn the_writer_refuses_what_the_reader_would() {
     let tensor = |shape: &[usize], kind, len| {
         Writer::new()
@@ -257,6 +272,22 @@ fn the_writer_refuses_what_the_reader_would() {
         tensor(&[0], GgmlType::F32, 0),
         Err(Error::Gguf { .. })
     ));
+    assert!(matches!(
+        tensor(&[1, 256], GgmlType::Q4_K, 256),
+        Err(Error::Unsupported { .. })
+    ));
+    for (shape, len) in [
+        (&[2, 256][..], 287),
+        (&[2, 256][..], 289),
+        (&[2, 128][..], 144),
+        (&[2][..], 0),
+    ] {
+        let blocks = Writer::new().blocks("t", GgmlType::Q4_K, shape, vec![0; len]);
+        assert!(
+            matches!(blocks.to_bytes(), Err(Error::Argument { .. })),
+            "{shape:?}"
+        );
+    }
     let twice = Writer::new().metadata("a", 1_u32).metadata("a", 2_u32);
     assert!(matches!(twice.to_bytes(), Err(Error::Gguf { .. })));
     let aligned = small().metadata("general.alignment", 16_u32);

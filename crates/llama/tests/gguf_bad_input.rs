@@ -1,6 +1,6 @@
 //! Hostile and broken files: each gives an error that names the file, the field, what was expected and what was found.
 
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 use whittle_llama::{
     Error, Gguf, Tokenizer,
@@ -426,21 +426,30 @@ fn numbers_of_dimensions_other_than_one_to_four_are_errors() {
 
 #[test]
 fn rows_that_are_no_whole_number_of_blocks_are_errors() {
-    for (kind, name) in [(3, "Q4_1"), (8, "Q8_0")] {
-        let mut raw = Raw::header(1, 0).tensor("t", &[48, 2], kind, 0).align(32);
-        raw.bytes.extend([0; 256]);
-        let expected = format!("rows of a multiple of 32 weights, for {name}");
-        raw.refused("tensor \"t\": shape", &expected, "48");
+    for kind in GgmlType::ALL {
+        let len = kind.block_len() as u64;
+        for ragged in [1, len / 2, len - 1, len + 1, 2 * len - 1] {
+            if len == 1 || ragged == 0 {
+                continue;
+            }
+            let mut raw = Raw::header(1, 0)
+                .tensor("t", &[ragged, 2], kind.id(), 0)
+                .align(32);
+            raw.bytes.extend([0; 1024]);
+            let expected = format!("rows of a multiple of {len} weights, for {kind}");
+            raw.refused("tensor \"t\": shape", &expected, &ragged.to_string());
+        }
     }
 }
 
 #[test]
 fn unknown_tensor_types_are_errors_that_name_the_type() {
     for (kind, name) in [
-        (2, "Q4_0 (2)"),
         (4, "unknown type 4"),
-        (12, "Q4_K (12)"),
-        (30, "BF16 (30)"),
+        (6, "Q5_0 (6)"),
+        (10, "Q2_K (10)"),
+        (28, "F64 (28)"),
+        (31, "unknown type 31"),
         (u32::MAX, "unknown type 4294967295"),
     ] {
         let error = Raw::header(1, 0)
@@ -449,7 +458,7 @@ fn unknown_tensor_types_are_errors_that_name_the_type() {
             .unwrap_err();
         assert!(matches!(error, Error::UnsupportedType { .. }));
         let expected = format!(
-            "hostile.gguf: tensor \"blk.0.attn_q.weight\": expected type F32, F16, Q4_1 or Q8_0, found {name}"
+            "hostile.gguf: tensor \"blk.0.attn_q.weight\": expected type F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K, Q5_K or Q6_K, found {name}"
         );
         assert_eq!(error.to_string(), expected);
     }
@@ -521,14 +530,36 @@ fn more_tensors_than_the_limit_are_an_error() {
     raw.refused("tensor count", "at most 8192", "8193");
 }
 
-/// A model whose tensor `t` has four blocks.
+/// A file whose tensor `t`, the last one, has four blocks.
 fn with_tensor(kind: GgmlType) -> Vec<u8> {
     let len = 4 * kind.block_len();
+    let blocks = vec![1; 4 * kind.block_bytes()];
     Writer::new()
-        .tensor("other", kind, &[len], vec![1.0; len])
-        .tensor("t", kind, &[4, kind.block_len()], vec![1.0; len])
+        .blocks("other", kind, &[len], blocks.clone())
+        .blocks("t", kind, &[4, kind.block_len()], blocks)
         .to_bytes()
         .unwrap()
+}
+
+#[test]
+fn truncated_blocks_are_errors_that_name_file_tensor_and_bytes() {
+    for kind in GgmlType::ALL {
+        let whole = with_tensor(kind);
+        let gguf = Gguf::from_bytes("whole", whole.clone()).unwrap();
+        let range = gguf.tensor("t").unwrap().info().range.clone();
+        for end in [
+            range.start + 1,
+            range.end - kind.block_bytes(),
+            range.end - 1,
+        ] {
+            let error = Gguf::from_bytes("cut.gguf", whole[..end].to_vec()).unwrap_err();
+            let expected = format!(
+                "cut.gguf: tensor \"t\": data: expected bytes {range:?}, found a file of {end} bytes"
+            );
+            assert_eq!(error.to_string(), expected, "{kind}");
+        }
+        assert!(Gguf::from_bytes("whole", whole[..range.end].to_vec()).is_ok());
+    }
 }
 
 #[test]
@@ -539,6 +570,18 @@ fn nan_and_infinite_numbers_are_errors_that_name_tensor_and_block() {
         let fields = [
             (GgmlType::F32, 0, "weight", single(number)),
             (GgmlType::F16, 0, "weight", half(number)),
+            (
+                GgmlType::BF16,
+                0,
+                "weight",
+                bf16::from_f32(number).to_le_bytes().to_vec(),
+            ),
+            (GgmlType::Q4_0, 0, "scale", half(number)),
+            (GgmlType::Q4_K, 0, "scale", half(number)),
+            (GgmlType::Q4_K, 2, "minimum", half(number)),
+            (GgmlType::Q5_K, 0, "scale", half(number)),
+            (GgmlType::Q5_K, 2, "minimum", half(number)),
+            (GgmlType::Q6_K, 208, "scale", half(number)),
             (GgmlType::Q8_0, 0, "scale", half(number)),
             (GgmlType::Q4_1, 0, "scale", half(number)),
             (GgmlType::Q4_1, 2, "minimum", half(number)),
@@ -662,5 +705,29 @@ proptest! {
         let mut file = b"GGUF\x03\0\0\0".to_vec();
         file.extend(bytes);
         let _ = Gguf::from_bytes("arbitrary", file);
+    }
+
+    /// Blocks of any bits: either a scale is refused, or every weight and every product is a number.
+    #[test]
+    fn blocks_of_any_bits_give_numbers_or_an_error(
+        kind in prop::sample::select(&GgmlType::ALL),
+        seed in any::<u64>(),
+    ) {
+        let mut state = seed;
+        let mut bytes = vec![0; 2 * kind.block_bytes()];
+        for byte in &mut bytes {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (state >> 56) as u8;
+        }
+        let file = Writer::new().blocks("t", kind, &[2, kind.block_len()], bytes).to_bytes().unwrap();
+        let tensor = Gguf::from_bytes("any.gguf", file).unwrap().tensor("t").unwrap();
+        let weights = tensor.dequantize().unwrap();
+        match tensor.check_finite() {
+            Ok(()) => prop_assert!(weights.iter().all(|weight| weight.is_finite()), "{}", kind),
+            Err(error) => {
+                prop_assert!(weights.iter().any(|weight| !weight.is_finite()), "{}: {}", kind, error);
+                prop_assert!(error.to_string().starts_with("any.gguf: tensor \"t\": block "), "{}", error);
+            }
+        }
     }
 }

@@ -1,24 +1,54 @@
 //! Weight matrices in every form against an f64 product over the dequantised weights.
 
+use half::f16;
 use whittle_llama::gguf::GgmlType;
 use whittle_llama::gguf::write::Writer;
 use whittle_llama::{Error, Gguf, Matrix, Weights};
 use whittle_tensor::Tensor;
 
+/// A file with one tensor `w`, whose weights are below 0.1 or, where blocks are made from a counter, about that.
 fn file(kind: GgmlType, shape: &[usize]) -> Gguf {
-    let len = shape.iter().product();
-    let weights = (0..len)
-        .map(|i: usize| ((i * 7919 % 10_007) as f32 / 10_007.0 - 0.5) * 0.2)
-        .collect();
-    let writer = Writer::new().tensor("w", kind, shape, weights);
+    let len: usize = shape.iter().product();
+    let writer = if GgmlType::QUANTIZES.contains(&kind) {
+        let weights = (0..len)
+            .map(|i| ((i * 7919 % 10_007) as f32 / 10_007.0 - 0.5) * 0.2)
+            .collect();
+        Writer::new().tensor("w", kind, shape, weights)
+    } else {
+        let size = len / kind.block_len() * kind.block_bytes();
+        let mut bytes: Vec<u8> = (0..size).map(|i| (i * 7919 % 10_007) as u8).collect();
+        for block in bytes.chunks_exact_mut(kind.block_bytes()) {
+            // Codes times scales are up to 15 · 63, 31 · 63 and 32 · 128.
+            let (at, scale) = match kind {
+                GgmlType::Q4_K => (0, 1e-4),
+                GgmlType::Q5_K => (0, 5e-5),
+                _ => (208, 2.5e-5),
+            };
+            block[at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+            if kind != GgmlType::Q6_K {
+                block[2..4].copy_from_slice(&f16::from_f32(7e-4).to_le_bytes());
+            }
+        }
+        Writer::new().blocks("w", kind, shape, bytes)
+    };
     Gguf::from_bytes("w.gguf", writer.to_bytes().unwrap()).unwrap()
 }
 
 #[test]
 fn products_equal_the_f64_product_of_the_dequantised_weights() {
     // One, a kernel's width and one more of rows; a matrix of several dequantised panels, the last of them short.
-    for [rows, cols] in [[1, 32], [64, 32], [65, 64], [131, 4096], [7, 288]] {
-        for kind in GgmlType::ALL {
+    let shapes: [[usize; 2]; 7] = [
+        [1, 32],
+        [64, 32],
+        [65, 64],
+        [131, 4096],
+        [7, 288],
+        [1, 256],
+        [67, 512],
+    ];
+    for [rows, cols] in shapes {
+        let whole = |kind: &GgmlType| cols.is_multiple_of(kind.block_len());
+        for kind in GgmlType::ALL.into_iter().filter(whole) {
             let gguf = file(kind, &[rows, cols]);
             let weights = gguf.tensor("w").unwrap().dequantize().unwrap();
             for n in [0, 1, 2, 4, 5, 17, 33] {
@@ -75,21 +105,25 @@ fn products_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn gathered_rows_are_those_of_the_widened_matrix() {
     for kind in GgmlType::ALL {
-        let gguf = file(kind, &[37, 64]);
+        let cols = kind.block_len().max(64);
+        let gguf = file(kind, &[37, cols]);
         let blocks = Matrix::new(gguf.tensor("w").unwrap(), Weights::Blocks).unwrap();
         let dense = Matrix::new(gguf.tensor("w").unwrap(), Weights::F32).unwrap();
-        assert_eq!((blocks.rows(), blocks.cols(), blocks.name()), (37, 64, "w"));
+        assert_eq!(
+            (blocks.rows(), blocks.cols(), blocks.name()),
+            (37, cols, "w")
+        );
         let all = blocks.widen().unwrap().into_vec::<f32>().unwrap();
         assert_eq!(all, gguf.tensor("w").unwrap().dequantize().unwrap());
         for indices in [&[][..], &[36], &[0, 5, 5, 36, 1]] {
             let expected: Vec<f32> = indices
                 .iter()
-                .flat_map(|&i| &all[i as usize * 64..][..64])
+                .flat_map(|&i| &all[i as usize * cols..][..cols])
                 .copied()
                 .collect();
             for matrix in [&blocks, &dense] {
                 let found = matrix.gather(indices).unwrap();
-                assert_eq!(found.shape(), [indices.len(), 64]);
+                assert_eq!(found.shape(), [indices.len(), cols]);
                 assert_eq!(found.into_vec::<f32>().unwrap(), expected);
             }
         }

@@ -18,12 +18,12 @@ fn a_seed_makes_one_model_and_another_seed_another() {
 }
 
 #[test]
-fn the_mixed_model_has_every_format_and_the_same_weights() {
+fn the_mixed_model_has_four_formats_and_the_same_weights() {
     let open =
         |kinds| Gguf::from_bytes("tiny.gguf", tiny::writer(9, kinds).to_bytes().unwrap()).unwrap();
     let (exact, mixed) = (open(Kinds::F32), open(Kinds::Mixed));
     mixed.check_finite().unwrap();
-    for kind in GgmlType::ALL {
+    for kind in [GgmlType::F32, GgmlType::F16, GgmlType::Q4_1, GgmlType::Q8_0] {
         assert!(mixed.tensors().any(|info| info.kind == kind), "{kind}");
     }
     assert!(exact.tensors().all(|info| info.kind == GgmlType::F32));

@@ -95,6 +95,8 @@ impl Ops {
     }
 }
 
+/// A mutant changes a result by so many units in the last place of f32 at most, or nearly so.
+const NEAR: u32 = 8;
 /// So many inputs tell of each mutant, if there are any.
 const WANTED: usize = 2;
 
@@ -111,7 +113,7 @@ pub(super) fn search<T>(
     for _ in 0..trials {
         let input = draw();
         let right = compute(&Ops::default(), &input);
-        if !right.iter().any(|y| off_tie(dtype, *y) <= 2) {
+        if !right.iter().any(|y| off_tie(dtype, *y) <= NEAR) {
             continue;
         }
         // Not every input meets every site.

@@ -1,7 +1,8 @@
 //! Loops over blocks for this processor's vectors. All instruction sets give the same bits.
 #![allow(unsafe_code)]
 
-use super::{LANES, LEN, Q4_1, Q8_0, widen};
+use super::super_block::{self, GROUPS, Groups};
+use super::{LANES, LEN, Q4_0, Q4_1, Q8_0, widen, widen_bf16};
 use crate::gguf::GgmlType;
 use half::f16;
 
@@ -12,6 +13,8 @@ use half::f16;
 trait Lanes: Copy {
     unsafe fn zero() -> Self;
     unsafe fn load(from: &[f32; LANES]) -> Self;
+    /// The number in all lanes.
+    unsafe fn splat(number: f32) -> Self;
     /// A little-endian f16 in all lanes.
     unsafe fn half(bytes: [u8; 2]) -> Self;
     /// Two little-endian f16, each in all lanes.
@@ -52,6 +55,10 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn load(from: &[f32; LANES]) -> Self {
         Self(*from)
+    }
+    #[inline(always)]
+    unsafe fn splat(number: f32) -> Self {
+        Self([number; LANES])
     }
     #[inline(always)]
     unsafe fn half(bytes: [u8; 2]) -> Self {
@@ -109,6 +116,11 @@ mod x86 {
         unsafe fn load(from: &[f32; LANES]) -> Self {
             // SAFETY: see above.
             Self(unsafe { _mm512_loadu_ps(from.as_ptr()) })
+        }
+        #[inline(always)]
+        unsafe fn splat(number: f32) -> Self {
+            // SAFETY: see above.
+            Self(unsafe { _mm512_set1_ps(number) })
         }
         #[inline(always)]
         unsafe fn half(bytes: [u8; 2]) -> Self {
@@ -221,6 +233,12 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn splat(number: f32) -> Self {
+            // SAFETY: see above.
+            let all = unsafe { _mm256_set1_ps(number) };
+            Self(all, all)
+        }
+        #[inline(always)]
         unsafe fn half(bytes: [u8; 2]) -> Self {
             // SAFETY: see above.
             let all = unsafe { _mm256_cvtph_ps(_mm_set1_epi16(i16::from_le_bytes(bytes))) };
@@ -315,6 +333,33 @@ unsafe fn dot_q8_0<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
     }
 }
 
+/// `Σ_b d_b · Σ_i (q_i − 8) · x_i` over blocks `b` of Q4_0.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dot_q4_0<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: the caller's contract is the trait's.
+    unsafe {
+        let mut lanes = L::zero();
+        let zero_point = L::splat(-8.0);
+        for ([d0, d1, codes @ ..], x) in bytes
+            .as_chunks::<Q4_0>()
+            .0
+            .iter()
+            .zip(x.as_chunks::<LEN>().0)
+        {
+            L::prefetch(codes);
+            let x = x.as_chunks().0;
+            let low = L::low_nibbles(codes).add(zero_point).mul(L::load(&x[0]));
+            let high = L::high_nibbles(codes).add(zero_point);
+            let both = high.fma(L::load(&x[1]), low);
+            lanes = L::half([*d0, *d1]).fma(both, lanes);
+        }
+        sum(lanes.to_array())
+    }
+}
+
 /// `Σ_b (d_b · Σ_i q_i · x_i + m_b · Σ_i x_i)` over blocks `b` of Q4_1.
 ///
 /// # Safety
@@ -344,6 +389,39 @@ unsafe fn dot_q4_1<L: Lanes>(bytes: &[u8], x: &[f32]) -> f32 {
     }
 }
 
+/// `Σ_g (s_g · Σ_i q_i · x_i − m_g · Σ_i x_i)` over the groups `g` of super-blocks of `N` bytes; `SHIFTED` says that there are
+/// minimums `m`.
+///
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dot_groups<L: Lanes, const N: usize, const SHIFTED: bool>(
+    bytes: &[u8],
+    x: &[f32],
+    take_apart: impl Fn(&[u8; N]) -> Groups,
+) -> f32 {
+    // SAFETY: the caller's contract is the trait's.
+    unsafe {
+        let (mut scaled, mut shifted) = (L::zero(), L::zero());
+        let rows = x.as_chunks::<{ LANES * GROUPS }>().0;
+        for (block, x) in bytes.as_chunks::<N>().0.iter().zip(rows) {
+            for line in block.chunks(64) {
+                L::prefetch(line);
+            }
+            let groups = take_apart(block);
+            for (group, x) in x.as_chunks().0.iter().enumerate() {
+                let x = L::load(x);
+                let product = L::signed(&groups.codes[group]).mul(x);
+                scaled = L::splat(groups.scales[group]).fma(product, scaled);
+                if SHIFTED {
+                    shifted = L::splat(-groups.minimums[group]).fma(x, shifted);
+                }
+            }
+        }
+        sum(scaled.add(shifted).to_array())
+    }
+}
+
 /// The lanes halved again and again, which vector registers do in four steps.
 #[inline(always)]
 fn sum(mut lanes: [f32; LANES]) -> f32 {
@@ -364,10 +442,19 @@ unsafe fn dot_body<L: Lanes>(kind: GgmlType, bytes: &[u8], x: &[f32]) -> f32 {
     match kind {
         GgmlType::F32 => dot_words(bytes.as_chunks().0, x, f32::from_le_bytes),
         GgmlType::F16 => dot_words(bytes.as_chunks().0, x, widen),
-        // SAFETY: the caller's contract is that of both.
+        GgmlType::BF16 => dot_words(bytes.as_chunks().0, x, widen_bf16),
+        // SAFETY: the caller's contract is that of all.
         GgmlType::Q8_0 => unsafe { dot_q8_0::<L>(bytes, x) },
         // SAFETY: as above.
+        GgmlType::Q4_0 => unsafe { dot_q4_0::<L>(bytes, x) },
+        // SAFETY: as above.
         GgmlType::Q4_1 => unsafe { dot_q4_1::<L>(bytes, x) },
+        // SAFETY: as above.
+        GgmlType::Q4_K => unsafe { dot_groups::<L, _, true>(bytes, x, super_block::q4_k) },
+        // SAFETY: as above.
+        GgmlType::Q5_K => unsafe { dot_groups::<L, _, true>(bytes, x, super_block::q5_k) },
+        // SAFETY: as above.
+        GgmlType::Q6_K => unsafe { dot_groups::<L, _, false>(bytes, x, super_block::q6_k) },
     }
 }
 
@@ -395,10 +482,21 @@ unsafe fn dequantize_body<L: Lanes>(kind: GgmlType, bytes: &[u8], out: &mut [f32
     match kind {
         GgmlType::F32 => copy_words(bytes.as_chunks().0, out, f32::from_le_bytes),
         GgmlType::F16 => copy_words(bytes.as_chunks().0, out, widen),
-        // SAFETY: the caller's contract is that of both.
+        GgmlType::BF16 => copy_words(bytes.as_chunks().0, out, widen_bf16),
+        // SAFETY: the caller's contract is that of all.
         GgmlType::Q8_0 => unsafe { dequantize_q8_0::<L>(bytes, out) },
         // SAFETY: as above.
+        GgmlType::Q4_0 => unsafe { dequantize_q4_0::<L>(bytes, out) },
+        // SAFETY: as above.
         GgmlType::Q4_1 => unsafe { dequantize_q4_1::<L>(bytes, out) },
+        // SAFETY: as above.
+        GgmlType::Q4_K => unsafe { dequantize_groups::<L, _, true>(bytes, out, super_block::q4_k) },
+        // SAFETY: as above.
+        GgmlType::Q5_K => unsafe { dequantize_groups::<L, _, true>(bytes, out, super_block::q5_k) },
+        // SAFETY: as above.
+        GgmlType::Q6_K => unsafe {
+            dequantize_groups::<L, _, false>(bytes, out, super_block::q6_k)
+        },
     }
 }
 
@@ -434,6 +532,50 @@ unsafe fn dequantize_q4_1<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
             let [scale, minimum] = L::halves([*d0, *d1, *m0, *m1]);
             out[0] = L::low_nibbles(codes).mul(scale).add(minimum).to_array();
             out[1] = L::high_nibbles(codes).mul(scale).add(minimum).to_array();
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dequantize_q4_0<L: Lanes>(bytes: &[u8], out: &mut [f32]) {
+    let blocks = bytes.as_chunks::<Q4_0>().0;
+    for ([d0, d1, codes @ ..], out) in blocks.iter().zip(out.as_chunks_mut::<LEN>().0) {
+        let out = out.as_chunks_mut().0;
+        // SAFETY: the caller's contract is the trait's.
+        unsafe {
+            let (scale, zero_point) = (L::half([*d0, *d1]), L::splat(-8.0));
+            out[0] = L::low_nibbles(codes).add(zero_point).mul(scale).to_array();
+            out[1] = L::high_nibbles(codes).add(zero_point).mul(scale).to_array();
+        }
+    }
+}
+
+/// # Safety
+/// As [`Lanes`].
+#[inline(always)]
+unsafe fn dequantize_groups<L: Lanes, const N: usize, const SHIFTED: bool>(
+    bytes: &[u8],
+    out: &mut [f32],
+    take_apart: impl Fn(&[u8; N]) -> Groups,
+) {
+    let rows = out.as_chunks_mut::<{ LANES * GROUPS }>().0;
+    for (block, out) in bytes.as_chunks::<N>().0.iter().zip(rows) {
+        let groups = take_apart(block);
+        for (group, out) in out.as_chunks_mut().0.iter_mut().enumerate() {
+            // SAFETY: the caller's contract is the trait's.
+            *out = unsafe {
+                let scale = L::splat(groups.scales[group]);
+                let codes = L::signed(&groups.codes[group]);
+                let minimum = L::splat(-groups.minimums[group]);
+                if SHIFTED {
+                    codes.fma(scale, minimum)
+                } else {
+                    codes.mul(scale)
+                }
+                .to_array()
+            };
         }
     }
 }
@@ -505,10 +647,11 @@ mod tests {
         for kind in GgmlType::ALL {
             for blocks in [0, 1, 2, 3, 17, 18, 48] {
                 let len = blocks * kind.block_len();
-                let weights: Vec<f32> = (0..len)
-                    .map(|i| (i * 37 % 101) as f32 * 0.03 - 1.4)
+                // Any bits, with the exponents that make a number infinite left out: every second byte stays below 0x40.
+                let bytes: Vec<u8> = (0..blocks * kind.block_bytes())
+                    .map(|i| (i * 151 % 253) as u8 & if i % 2 == 1 { 0x3f } else { 0xff })
                     .collect();
-                let bytes = super::super::quantize(kind, &weights).unwrap();
+                assert!(super::super::find_not_finite(kind, &bytes).is_none());
                 let x: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).sin()).collect();
                 // SAFETY: plain Rust needs no instruction set.
                 let plain = unsafe { run::<Plain>(kind, &bytes, &x) };

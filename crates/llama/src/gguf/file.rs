@@ -1,39 +1,18 @@
 //! An open file: metadata by key, tensors by name.
 
 use super::{
-    Array, Strings, TensorInfo, TensorView, Value, mmap,
+    Array, Strings, TensorInfo, TensorView, Value,
     read::{self, Contents},
 };
+use crate::file_bytes::{FileBytes, Format};
 use crate::{Error, Result};
-use memmap2::Mmap;
 use std::{fmt, path::Path, sync::Arc};
 
 /// An open GGUF file. Clones share the bytes.
 #[derive(Clone)]
 pub struct Gguf {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    name: String,
-    bytes: Bytes,
-    contents: Contents,
-}
-
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Owned(bytes) => bytes,
-        }
-    }
+    file: Arc<FileBytes>,
+    contents: Arc<Contents>,
 }
 
 impl Gguf {
@@ -45,8 +24,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Io`] for a file that can't be mapped, [`Error::Gguf`] and [`Error::UnsupportedType`] for bad contents.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::new(path.display().to_string(), Bytes::Mapped(mmap::map(path)?))
+        Self::new(FileBytes::open(Format::Gguf, path.as_ref())?)
     }
 
     /// Checks a file that is in memory. `name` stands for it in errors.
@@ -54,39 +32,35 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] and [`Error::UnsupportedType`] for bad contents.
     pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Result<Self> {
-        Self::new(name.into(), Bytes::Owned(bytes))
+        Self::new(FileBytes::owned(Format::Gguf, name.into(), bytes))
     }
 
-    fn new(name: String, bytes: Bytes) -> Result<Self> {
-        let contents = read::contents(&name, &bytes)?;
+    fn new(file: FileBytes) -> Result<Self> {
+        let contents = read::contents(file.name(), file.bytes())?;
         Ok(Self {
-            inner: Arc::new(Inner {
-                name,
-                bytes,
-                contents,
-            }),
+            file: Arc::new(file),
+            contents: Arc::new(contents),
         })
     }
 
     /// The file's path, or the name given to [`from_bytes`](Self::from_bytes).
     pub fn name(&self) -> &str {
-        &self.inner.name
+        self.file.name()
     }
 
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
-        &self.inner.bytes
+        self.file.bytes()
     }
 
     /// The value of a metadata key.
     pub fn metadata(&self, key: &str) -> Option<&Value> {
-        self.inner.contents.metadata.get(key)
+        self.contents.metadata.get(key)
     }
 
     /// All metadata, keys in byte order.
     pub fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.inner
-            .contents
+        self.contents
             .metadata
             .iter()
             .map(|(key, value)| (key.as_str(), value))
@@ -94,12 +68,12 @@ impl Gguf {
 
     /// All tensors, in the file's order.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> {
-        self.inner.contents.tensors.iter()
+        self.contents.tensors.iter()
     }
 
     /// Whether the file has a tensor of that name.
     pub fn has_tensor(&self, name: &str) -> bool {
-        self.inner.contents.by_name.contains_key(name)
+        self.contents.by_name.contains_key(name)
     }
 
     /// The tensor of that name.
@@ -107,11 +81,8 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] where there is none.
     pub fn tensor(&self, name: &str) -> Result<TensorView> {
-        match self.inner.contents.by_name.get(name) {
-            Some(&index) => Ok(TensorView {
-                gguf: self.clone(),
-                index,
-            }),
+        match self.contents.by_name.get(name) {
+            Some(&index) => Ok(self.view(index)),
             None => Err(self.error(format!("tensor {name:?}"), "a tensor", "none")),
         }
     }
@@ -121,13 +92,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::NotFinite`] for the first one that is not.
     pub fn check_finite(&self) -> Result<()> {
-        (0..self.inner.contents.tensors.len()).try_for_each(|index| {
-            TensorView {
-                gguf: self.clone(),
-                index,
-            }
-            .check_finite()
-        })
+        (0..self.contents.tensors.len()).try_for_each(|index| self.view(index).check_finite())
     }
 
     /// The U32 of a key.
@@ -214,16 +179,11 @@ impl Gguf {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Error {
-        Error::Gguf {
-            file: self.name().to_owned(),
-            field: field.into(),
-            expected: expected.into(),
-            found: found.into(),
-        }
+        self.file.error(field, expected, found)
     }
 
-    pub(super) fn info(&self, index: usize) -> &TensorInfo {
-        &self.inner.contents.tensors[index]
+    fn view(&self, index: usize) -> TensorView {
+        TensorView::new(self.file.clone(), self.contents.tensors[index].clone())
     }
 
     fn mismatch(&self, key: &str, expected: &str, found: Option<&Value>) -> Error {
@@ -238,10 +198,10 @@ impl Gguf {
 impl fmt::Debug for Gguf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gguf")
-            .field("name", &self.inner.name)
-            .field("bytes", &self.inner.bytes.len())
-            .field("metadata", &self.inner.contents.metadata.len())
-            .field("tensors", &self.inner.contents.tensors.len())
+            .field("name", &self.name())
+            .field("bytes", &self.bytes().len())
+            .field("metadata", &self.contents.metadata.len())
+            .field("tensors", &self.contents.tensors.len())
             .finish()
     }
 }

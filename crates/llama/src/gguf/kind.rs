@@ -10,21 +10,54 @@ pub enum GgmlType {
     F32,
     /// IEEE half precision.
     F16,
+    /// The upper half of an IEEE single precision number.
+    BF16,
+    /// 32 weights `scale · (q − 8)` with 4-bit `q` and an f16 scale: 18 bytes.
+    Q4_0,
     /// 32 weights `scale · q + minimum` with 4-bit `q`, f16 scale and f16 minimum: 20 bytes.
     Q4_1,
     /// 32 weights `scale · q` with 8-bit signed `q` and an f16 scale: 34 bytes.
     Q8_0,
+    /// 256 weights `scale · s · q − minimum · m` with 4-bit `q`, f16 scale and f16 minimum, and for each 32 weights a 6-bit `s` and a
+    /// 6-bit `m`: 144 bytes.
+    Q4_K,
+    /// As [`Q4_K`](Self::Q4_K) with 5-bit `q`: 176 bytes.
+    Q5_K,
+    /// 256 weights `scale · s · (q − 32)` with 6-bit `q`, an f16 scale, and for each 16 weights an 8-bit signed `s`: 210 bytes.
+    Q6_K,
 }
 
 impl GgmlType {
-    /// All formats that this crate reads and writes.
-    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Q4_1, Self::Q8_0];
+    /// All formats that this crate reads.
+    pub const ALL: [Self; 9] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q8_0,
+        Self::Q4_K,
+        Self::Q5_K,
+        Self::Q6_K,
+    ];
+
+    /// The formats that [`quantize`](crate::block::quantize) makes from weights. The others are read, and written as blocks that
+    /// some other program made.
+    pub const QUANTIZES: [Self; 6] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q8_0,
+    ];
 
     /// Weights in one block; a row is a whole number of blocks.
     pub const fn block_len(self) -> usize {
         match self {
-            Self::F32 | Self::F16 => 1,
-            Self::Q4_1 | Self::Q8_0 => 32,
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
         }
     }
 
@@ -32,9 +65,13 @@ impl GgmlType {
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q4_0 => 18,
             Self::Q4_1 => 20,
             Self::Q8_0 => 34,
+            Self::Q4_K => 144,
+            Self::Q5_K => 176,
+            Self::Q6_K => 210,
         }
     }
 
@@ -43,8 +80,13 @@ impl GgmlType {
         match self {
             Self::F32 => 0,
             Self::F16 => 1,
+            Self::Q4_0 => 2,
             Self::Q4_1 => 3,
             Self::Q8_0 => 8,
+            Self::Q4_K => 12,
+            Self::Q5_K => 13,
+            Self::Q6_K => 14,
+            Self::BF16 => 30,
         }
     }
 

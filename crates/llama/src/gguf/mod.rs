@@ -6,13 +6,11 @@
 
 mod file;
 mod kind;
-mod mmap;
 mod read;
-mod tensor;
 mod value;
 pub mod write;
 
+pub use crate::tensor_view::{TensorInfo, TensorView};
 pub use file::Gguf;
 pub use kind::GgmlType;
-pub use tensor::{TensorInfo, TensorView};
 pub use value::{Array, Strings, Value};

@@ -24,7 +24,13 @@ struct Tensor {
     name: String,
     kind: GgmlType,
     shape: Vec<usize>,
-    weights: Vec<f32>,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    Weights(Vec<f32>),
+    Blocks(Vec<u8>),
 }
 
 impl Writer {
@@ -40,20 +46,37 @@ impl Writer {
         self
     }
 
-    /// Adds a tensor. `shape` is row-major, outermost dimension first; `weights` are stored as `kind`.
+    /// Adds a tensor. `shape` is row-major, outermost dimension first; `weights` are stored as `kind`, one of
+    /// [`GgmlType::QUANTIZES`].
     #[must_use]
     pub fn tensor(
-        mut self,
+        self,
         name: impl Into<String>,
         kind: GgmlType,
         shape: &[usize],
         weights: Vec<f32>,
     ) -> Self {
+        self.push(name.into(), kind, shape, Data::Weights(weights))
+    }
+
+    /// Adds a tensor whose blocks are there already: the bytes of all rows, one after the other.
+    #[must_use]
+    pub fn blocks(
+        self,
+        name: impl Into<String>,
+        kind: GgmlType,
+        shape: &[usize],
+        bytes: Vec<u8>,
+    ) -> Self {
+        self.push(name.into(), kind, shape, Data::Blocks(bytes))
+    }
+
+    fn push(mut self, name: String, kind: GgmlType, shape: &[usize], data: Data) -> Self {
         self.tensors.push(Tensor {
-            name: name.into(),
+            name,
             kind,
             shape: shape.to_vec(),
-            weights,
+            data,
         });
         self
     }
@@ -61,8 +84,8 @@ impl Writer {
     /// The file's bytes.
     ///
     /// # Errors
-    /// [`Error::Argument`] where a tensor's shape does not fit its weights or its type, or a weight is not finite in its type, or
-    /// the alignment is given;
+    /// [`Error::Argument`] where a tensor's shape does not fit its weights, its blocks or its type, or a weight is not finite in its
+    /// type, or the alignment is given; [`Error::Unsupported`] for weights to be stored as a type that they can't be quantised to;
     /// [`Error::Gguf`] where the reader would refuse the file, for a name given twice for example.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         if let Some((_, value)) = self
@@ -129,26 +152,33 @@ impl Writer {
 
 impl Tensor {
     fn blocks(&self) -> Result<Vec<u8>> {
+        let (found, per_block, unit) = match &self.data {
+            Data::Weights(weights) => (weights.len(), self.kind.block_len(), "weights"),
+            Data::Blocks(bytes) => (bytes.len(), self.kind.block_bytes(), "bytes of blocks"),
+        };
         let len = self.shape.iter().try_fold(1_usize, |product, &dimension| {
             product.checked_mul(dimension)
         });
+        let len = len.and_then(|len| (len / self.kind.block_len()).checked_mul(per_block));
         let whole_rows = self
             .shape
             .last()
             .is_some_and(|row| row.is_multiple_of(self.kind.block_len()));
-        if len != Some(self.weights.len()) || !whole_rows {
+        if len != Some(found) || !whole_rows {
             return Err(Error::Argument {
                 operation: "write",
                 argument: "shape",
                 expected: format!(
-                    "the shape of {} weights, rows of a multiple of {} weights",
-                    self.weights.len(),
+                    "the shape of {found} {unit}, rows of a multiple of {} weights",
                     self.kind.block_len()
                 ),
                 found: format!("{:?} for tensor {:?}", self.shape, self.name),
             });
         }
-        block::quantize(self.kind, &self.weights)
+        match &self.data {
+            Data::Weights(weights) => block::quantize(self.kind, weights),
+            Data::Blocks(bytes) => Ok(bytes.clone()),
+        }
     }
 }
 

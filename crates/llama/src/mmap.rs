@@ -12,7 +12,7 @@ use std::{
 ///
 /// # Errors
 /// A path that is missing, unreadable or no regular file.
-pub(super) fn map(path: &Path) -> Result<Mmap> {
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let error = |operation| {
         move |source| Error::Io {
             operation,
@@ -31,6 +31,6 @@ pub(super) fn map(path: &Path) -> Result<Mmap> {
     // that shortens or rewrites the file meanwhile: reads beyond a new end then end the process with SIGBUS, and bytes may
     // change between two reads. All readers of the bytes take them as plain numbers, whose every bit pattern is a value, and
     // text is copied out while it is checked; so changed bytes give wrong numbers, never broken memory. `Gguf::open`
-    // documents this as the caller's duty.
+    // and `Safetensors::open` document this as the caller's duty.
     unsafe { Mmap::map(&file) }.map_err(error("map"))
 }

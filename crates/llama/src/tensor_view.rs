@@ -1,8 +1,7 @@
-//! Tensors of a file.
+//! Tensors of a file, whichever format it has.
 
-use super::{GgmlType, Gguf};
-use crate::{Error, Result, block};
-use std::ops::Range;
+use crate::{Error, Result, block, file_bytes::FileBytes, gguf::GgmlType};
+use std::{fmt, ops::Range, sync::Arc};
 
 /// What a file says about one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,7 +10,7 @@ pub struct TensorInfo {
     pub name: String,
     /// Number format.
     pub kind: GgmlType,
-    /// Shape, row-major: outermost dimension first, which is the reverse of the order in the file. One to four dimensions, each
+    /// Shape, row-major: outermost dimension first, which is the reverse of the order in a GGUF file. One to four dimensions, each
     /// at least 1; the last is a whole number of blocks.
     pub shape: Vec<usize>,
     /// Where the bytes are, counted from the start of the file.
@@ -19,10 +18,10 @@ pub struct TensorInfo {
 }
 
 /// One tensor together with the file that keeps its bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TensorView {
-    pub(super) gguf: Gguf,
-    pub(super) index: usize,
+    file: Arc<FileBytes>,
+    info: TensorInfo,
 }
 
 impl TensorInfo {
@@ -53,20 +52,32 @@ impl TensorInfo {
 }
 
 impl TensorView {
-    /// Name, format, shape and place.
-    pub fn info(&self) -> &TensorInfo {
-        self.gguf.info(self.index)
+    /// `info` was checked against this very file.
+    pub(crate) fn new(file: Arc<FileBytes>, info: TensorInfo) -> Self {
+        Self { file, info }
     }
 
-    /// The file.
-    pub fn gguf(&self) -> &Gguf {
-        &self.gguf
+    /// Name, format, shape and place.
+    pub fn info(&self) -> &TensorInfo {
+        &self.info
+    }
+
+    /// The file's path, or the name that was given for its bytes.
+    pub fn file(&self) -> &str {
+        self.file.name()
+    }
+
+    /// An error about the tensor's shape.
+    pub(crate) fn bad_shape(&self, expected: impl Into<String>) -> Error {
+        let found = format!("shape {:?}", self.info.shape);
+        self.file
+            .error(format!("tensor {:?}", self.info.name), expected, found)
     }
 
     /// The bytes as they stand in the file, [`TensorInfo::rows`] rows of [`TensorInfo::row_bytes`] each. They start at no
     /// particular alignment.
     pub fn bytes(&self) -> &[u8] {
-        &self.gguf.bytes()[self.info().range.clone()]
+        &self.file.bytes()[self.info.range.clone()]
     }
 
     /// The weights as f32, row-major.
@@ -88,12 +99,21 @@ impl TensorView {
         match block::find_not_finite(self.info().kind, self.bytes()) {
             None => Ok(()),
             Some((block, part, found)) => Err(Error::NotFinite {
-                file: self.gguf.name().to_owned(),
+                file: self.file().to_owned(),
                 tensor: self.info().name.clone(),
                 block,
                 part,
                 found,
             }),
         }
+    }
+}
+
+impl fmt::Debug for TensorView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorView")
+            .field("file", &self.file())
+            .field("info", &self.info)
+            .finish()
     }
 }

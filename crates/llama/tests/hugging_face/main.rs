@@ -1,0 +1,6 @@
+//! What comes from Hugging Face: folders of weights, tokenizers, and adapters.
+
+mod adapter;
+mod folder;
+mod model;
+mod tokenizer;
