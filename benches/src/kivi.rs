@@ -65,6 +65,8 @@ const PASSKEY_TOKENS: usize = 1020;
 const LONG_PASSKEY_TOKENS: usize = 4000;
 /// Passkeys of the long table, each at five depths.
 const PASSKEYS: u64 = 20;
+/// So many of them at a time.
+const PASSKEYS_AT_ONCE: usize = 10;
 /// Tokens that are decoded greedily, and those before them.
 const GREEDY: (usize, usize) = (128, 512);
 
@@ -483,16 +485,16 @@ fn measure(
                 if !scheme.passkey {
                     continue;
                 }
-                for (c, case) in cases.iter().enumerate() {
+                for (c, cases) in cases.chunks(1).enumerate() {
                     owners.push(s);
                     pieces.push(Piece {
                         key: key(options, &format!("passkey {c}"), scheme),
                         weight: PASSKEY_TOKENS as u64 * 3,
                         run: Box::new(move || {
                             let mut store = setup.store(scheme.store)?;
-                            let answers =
-                                case.answers(&setup.decoder, &mut *store, Prefill::Streaming)?;
-                            Ok(Outcome::Passkey(answers))
+                            let (decoder, prefill) = (&setup.decoder, Prefill::Streaming);
+                            let answers = passkey::answers(cases, decoder, &mut *store, prefill)?;
+                            Ok(Outcome::Passkey(answers.concat()))
                         }),
                     });
                 }
@@ -748,23 +750,29 @@ fn passkeys(
         tokens,
         prefill,
     } = *asked;
-    let mut pieces: Vec<Piece<'_, Vec<bool>>> = vec![];
+    let mut pieces: Vec<Piece<'_, Vec<Vec<bool>>>> = vec![];
     for scheme in schemes {
         let store = match scheme.store {
             Store::Kivi(config) => Store::Kivi(config.with_prefill(prefill)),
             other => other,
         };
-        for (c, case) in cases.iter().enumerate() {
+        // Cases of a piece share the text before the key.
+        for (c, cases) in cases.chunks(PASSKEYS_AT_ONCE).enumerate() {
             pieces.push(Piece {
                 key: key(
                     options,
-                    &format!("passkey {tokens} {prefill:?} {c}"),
+                    &format!("passkeys {tokens} {prefill:?} {c}"),
                     scheme,
                 ),
-                weight: 1,
+                weight: cases.len() as u64,
                 run: Box::new(move || {
                     let mut store = setup.store(store)?;
-                    Ok(case.answers(&setup.decoder, &mut *store, prefill)?)
+                    Ok(passkey::answers(
+                        cases,
+                        &setup.decoder,
+                        &mut *store,
+                        prefill,
+                    )?)
                 }),
             });
         }
@@ -772,8 +780,8 @@ fn passkeys(
     let label = format!("passkey, {tokens} tokens");
     let answers = work::run(&label, options.threads, finished, &pieces)?;
     let all: Vec<Vec<bool>> = answers
-        .chunks(cases.len())
-        .map(<[Vec<bool>]>::concat)
+        .chunks(cases.len().div_ceil(PASSKEYS_AT_ONCE))
+        .map(|of_scheme| of_scheme.concat().concat())
         .collect();
     let answered = all[0].iter().filter(|&&right| right).count();
     let is_valid = answered * 10 >= all[0].len() * 9;

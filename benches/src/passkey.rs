@@ -1,7 +1,8 @@
 //! Passkey retrieval: five digits hidden in a novel, asked for at its end. Recall is not divergence; both are reported.
 
 use whittle_kivi::Prefill;
-use whittle_llama::{Decoder, Error, KvStore, Result, Span, Tokenizer, Visible};
+use whittle_llama::{Decoder, Error, KvStore, Result, SequenceId, Span, Tokenizer, Visible};
+use whittle_tensor::Tensor;
 use whittle_tensor::random::Philox4x32;
 
 /// Token offset of the novel's part that the passkey hides in; fixed before any configuration was tuned.
@@ -60,81 +61,113 @@ impl Case {
         })
     }
 
-    /// Whether greedy decoding answers with all five digits, for each of [`DEPTHS`].
-    ///
-    /// The text before the passkey is the same at all depths, so under [`Prefill::Streaming`] it passes through the decoder once
-    /// and each depth goes on from a fork; an exact prefill takes each prompt whole.
-    ///
-    /// # Errors
-    /// As [`Decoder::forward`].
-    pub fn answers(
+    /// What comes before the key at a depth; the same for all keys.
+    fn before(&self, depth: f64) -> Vec<u32> {
+        let at = (self.haystack.len() as f64 * depth) as usize;
+        [&self.introduction, &self.haystack[..at]].concat()
+    }
+
+    /// The key and what comes behind it at a depth.
+    fn rest(&self, depth: f64) -> Vec<u32> {
+        let at = (self.haystack.len() as f64 * depth) as usize;
+        [&self.needle, &self.haystack[at..], &self.question].concat()
+    }
+
+    /// Whether all digits are right, judged in one pass behind a fork: every query sees what it would see while decoding.
+    fn answer_at_once(
         &self,
         decoder: &Decoder,
         store: &mut dyn KvStore,
-        prefill: Prefill,
-    ) -> Result<Vec<bool>> {
-        let trunk = store.sequence()?;
-        let mut grown = 0;
-        let mut answers = vec![];
-        for depth in DEPTHS {
-            let at = (self.haystack.len() as f64 * depth) as usize;
-            let before: Vec<u32> = self
-                .introduction
-                .iter()
-                .chain(&self.haystack[..at])
-                .copied()
-                .collect();
-            let mut rest: Vec<u32> = self
-                .needle
-                .iter()
-                .chain(&self.haystack[at..])
-                .chain(&self.question)
-                .copied()
-                .collect();
-            let answered = match prefill {
-                Prefill::Streaming => {
-                    let spans = [Span {
-                        sequence: trunk,
-                        tokens: before.len() - grown,
-                    }];
-                    decoder.forward(store, &spans, &before[grown..], Visible::Causal)?;
-                    grown = before.len();
-                    // Every query sees what it would see while decoding, so all digits are judged in one pass.
-                    let branch = store.fork(trunk)?;
-                    rest.extend(&self.digits[..self.digits.len() - 1]);
-                    let spans = [Span {
-                        sequence: branch,
-                        tokens: rest.len(),
-                    }];
-                    let hidden = decoder.forward(store, &spans, &rest, Visible::Causal)?;
-                    let last =
-                        hidden.narrow(0, rest.len() - self.digits.len(), self.digits.len())?;
-                    store.free(branch)?;
-                    decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()?
-                }
-                Prefill::Exact => {
-                    rest.splice(0..0, before);
-                    let branch = store.sequence()?;
-                    let mut answered = vec![];
-                    // Digits that are right so far are what greedy decoding would have fed itself.
-                    for tokens in std::iter::once(&rest[..]).chain(self.digits[..4].chunks(1)) {
-                        let spans = [Span {
-                            sequence: branch,
-                            tokens: tokens.len(),
-                        }];
-                        let hidden = decoder.forward(store, &spans, tokens, Visible::Causal)?;
-                        let last = hidden.narrow(0, tokens.len() - 1, 1)?;
-                        answered.extend(decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()?);
-                    }
-                    store.free(branch)?;
-                    answered
-                }
-            };
-            answers.push(answered == self.digits);
-        }
-        store.free(trunk)?;
-        Ok(answers)
+        trunk: SequenceId,
+        depth: f64,
+    ) -> Result<bool> {
+        let branch = store.fork(trunk)?;
+        let mut rest = self.rest(depth);
+        rest.extend(&self.digits[..self.digits.len() - 1]);
+        let hidden = forward(decoder, store, branch, &rest)?;
+        let last = hidden.narrow(0, rest.len() - self.digits.len(), self.digits.len())?;
+        store.free(branch)?;
+        Ok(decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()? == self.digits)
     }
+
+    /// Whether all digits are right after a prefill of the whole prompt.
+    fn answer_one_by_one(
+        &self,
+        decoder: &Decoder,
+        store: &mut dyn KvStore,
+        depth: f64,
+    ) -> Result<bool> {
+        let prompt = [self.before(depth), self.rest(depth)].concat();
+        let branch = store.sequence()?;
+        let mut answered = vec![];
+        // Digits that are right so far are what greedy decoding would have fed itself.
+        for tokens in std::iter::once(&prompt[..]).chain(self.digits[..4].chunks(1)) {
+            let hidden = forward(decoder, store, branch, tokens)?;
+            let last = hidden.narrow(0, tokens.len() - 1, 1)?;
+            answered.extend(decoder.logits(&last)?.argmax(1)?.to_vec::<u32>()?);
+        }
+        store.free(branch)?;
+        Ok(answered == self.digits)
+    }
+}
+
+fn forward(
+    decoder: &Decoder,
+    store: &mut dyn KvStore,
+    sequence: SequenceId,
+    tokens: &[u32],
+) -> Result<Tensor> {
+    let spans = [Span {
+        sequence,
+        tokens: tokens.len(),
+    }];
+    decoder.forward(store, &spans, tokens, Visible::Causal)
+}
+
+/// Whether greedy decoding answers with all five digits: for each case, for each of [`DEPTHS`].
+///
+/// The text before the key is the same for all keys, and at a depth the beginning of what it is at the next, so under
+/// [`Prefill::Streaming`] it passes through the decoder once and each prompt goes on from a fork; an exact prefill takes each
+/// prompt whole.
+///
+/// # Errors
+/// As [`Decoder::forward`]; cases of different lengths.
+pub fn answers(
+    cases: &[Case],
+    decoder: &Decoder,
+    store: &mut dyn KvStore,
+    prefill: Prefill,
+) -> Result<Vec<Vec<bool>>> {
+    let mut answers = vec![vec![]; cases.len()];
+    let trunk = store.sequence()?;
+    let mut grown = 0;
+    for depth in DEPTHS {
+        let before = cases
+            .first()
+            .map_or_else(Vec::new, |case| case.before(depth));
+        if prefill == Prefill::Streaming && grown < before.len() {
+            forward(decoder, store, trunk, &before[grown..])?;
+            grown = before.len();
+        }
+        for (case, answers) in cases.iter().zip(&mut answers) {
+            answers.push(match prefill {
+                Prefill::Streaming if case.before(depth) == before => {
+                    case.answer_at_once(decoder, store, trunk, depth)?
+                }
+                Prefill::Streaming => {
+                    return Err(Error::Argument {
+                        operation: "passkey",
+                        argument: "cases",
+                        expected: "the same text before every key".into(),
+                        found: "another".into(),
+                    });
+                }
+                Prefill::Exact => case.answer_one_by_one(decoder, store, depth)?,
+            });
+        }
+    }
+    store.free(trunk)?;
+    Ok(answers)
 }
 
 /// Two-sided exact McNemar test of paired answers: the probability of a split at least this uneven among the cases that only one
