@@ -9,6 +9,7 @@ mod error;
 pub mod gguf;
 pub mod matrix;
 pub mod mlp;
+mod packed;
 pub mod project;
 pub mod sample;
 pub mod score;
