@@ -26,7 +26,7 @@ pub enum Weights {
     Blocks,
     /// Widened to f32 at load: faster products of many rows, four bytes a weight.
     F32,
-    /// As codes that are multiplied as integers: 4-bit weights with 8-bit activations (W4A8) for Q4_1, W8A8 for Q8_0. By far the
+    /// As codes that are multiplied as integers: 4-bit weights with 8-bit activations (W4A8) for Q4_1, W8A8 for Q8_0. The
     /// fastest, and the only form that rounds activations.
     ///
     /// Each block of 32 activations is rounded on the fly to `a · c` with `a = max |x| / 127` and `c` the integer next to
