@@ -14,6 +14,7 @@ pub mod lora;
 pub mod matrix;
 pub mod mlp;
 mod mmap;
+mod packed;
 pub mod project;
 pub mod safetensors;
 pub mod sample;

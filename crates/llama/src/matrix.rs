@@ -1,9 +1,12 @@
 //! Weight matrices, dense or as the blocks that the file holds.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use whittle_tensor::{Device, Tensor, par, product};
 
 use crate::gguf::{GgmlType, TensorView};
+use crate::packed::Packed;
 use crate::{Error, Result, block};
 
 /// Rows of `x` up to which weights are multiplied straight from their blocks. With more, dequantising a panel once for all rows
@@ -23,6 +26,16 @@ pub enum Weights {
     Blocks,
     /// Widened to f32 at load: faster products of many rows, four bytes a weight.
     F32,
+    /// As codes that are multiplied as integers: 4-bit weights with 8-bit activations (W4A8) for Q4_1, W8A8 for Q8_0. The
+    /// fastest, and the only form that rounds activations.
+    ///
+    /// Each block of 32 activations is rounded on the fly to `a · c` with `a = max |x| / 127` and `c` the integer next to
+    /// `x · (1 / a)`, halves to even; a block whose `a` would not be a normal f32 counts as zero. All the rest is exact up to the f32
+    /// sum over blocks. A row of `x` with a NaN or an infinity gives a row of NaN.
+    ///
+    /// The codes are repacked at load, sixteen rows side by side, which takes the memory of the file once more. Matrices of
+    /// other kinds (F32, F16, BF16, Q4_0, the K formats) are as under [`Weights::Blocks`].
+    Integer,
 }
 
 /// A weight matrix `[rows, cols]` that maps inputs of `cols` channels to outputs of `rows` channels.
@@ -38,6 +51,8 @@ pub struct Matrix {
 enum Values {
     Dense(Tensor),
     Blocks(Rows),
+    /// The blocks give single rows and whole matrices, the repacked ones give products.
+    Integer(Rows, Arc<Packed>),
 }
 
 /// The rows of a tensor, in the order in which the matrix has them.
@@ -70,7 +85,8 @@ impl Matrix {
     /// The matrix that a tensor of a file holds, `[rows, cols]`, with all weights finite.
     ///
     /// # Errors
-    /// [`Error::Gguf`] or [`Error::Safetensors`] for a tensor that has not two dimensions, [`Error::NotFinite`].
+    /// [`Error::Gguf`] or [`Error::Safetensors`] for a tensor that has not two dimensions, [`Error::NotFinite`], memory that the chosen
+    /// form doesn't fit into.
     pub fn new(tensor: TensorView, weights: Weights) -> Result<Self> {
         Self::load(tensor, weights, None)
     }
@@ -99,17 +115,29 @@ impl Matrix {
             return Err(view.bad_shape("two dimensions"));
         };
         view.check_finite()?;
-        let blocks = Self {
-            name: view.info().name.clone(),
+        let name = view.info().name.clone();
+        // The kinds that have integer codes are of GGUF files, whose rows are in order.
+        let packed = match (weights, halves) {
+            (Weights::Integer, None) => {
+                Packed::new(&name, view.info().kind, view.bytes(), rows, cols)?
+            }
+            _ => None,
+        };
+        let view = Rows { view, halves };
+        let matrix = Self {
+            name,
             rows,
             cols,
-            values: Values::Blocks(Rows { view, halves }),
+            values: match packed {
+                Some(packed) => Values::Integer(view, Arc::new(packed)),
+                None => Values::Blocks(view),
+            },
         };
         match weights {
-            Weights::Blocks => Ok(blocks),
+            Weights::Blocks | Weights::Integer => Ok(matrix),
             Weights::F32 => Ok(Self {
-                values: Values::Dense(blocks.widen()?),
-                ..blocks
+                values: Values::Dense(matrix.widen()?),
+                ..matrix
             }),
         }
     }
@@ -137,7 +165,8 @@ impl Matrix {
         self.cols
     }
 
-    /// `x · wᵀ`: `[n, cols]` to `[n, rows]`, F32, summed in f32.
+    /// `x · wᵀ`: `[n, cols]` to `[n, rows]`, F32, summed in f32. With [`Weights::Integer`], `x` rounded to 8 bits is what is
+    /// multiplied, and a row of the result depends on its row of `x` alone, to the bit.
     ///
     /// # Errors
     /// Another shape or type of `x`.
@@ -164,6 +193,11 @@ impl Matrix {
                 };
                 Ok(Tensor::from_vec(out, &[n, self.rows])?)
             }
+            Values::Integer(_, packed) => {
+                let x = x.contiguous()?;
+                let out = packed.product(x.as_slice::<f32>()?, n);
+                Ok(Tensor::from_vec(out, &[n, self.rows])?)
+            }
         }
     }
 
@@ -184,7 +218,7 @@ impl Matrix {
             Values::Dense(weights) => {
                 Ok(weights.gather(&Tensor::from_vec(indices.to_vec(), &[indices.len()])?)?)
             }
-            Values::Blocks(rows) => {
+            Values::Blocks(rows) | Values::Integer(rows, _) => {
                 let len = indices.len().saturating_mul(self.cols);
                 let mut out = block::zeros("Matrix::gather", &self.name, len)?;
                 for (out, &index) in out.chunks_exact_mut(self.cols).zip(indices) {
@@ -202,7 +236,7 @@ impl Matrix {
     pub fn widen(&self) -> Result<Tensor> {
         match &self.values {
             Values::Dense(weights) => Ok(weights.clone()),
-            Values::Blocks(rows) => {
+            Values::Blocks(rows) | Values::Integer(rows, _) => {
                 let mut out = block::zeros("Matrix::widen", &self.name, self.rows * self.cols)?;
                 self.dequantize(rows, 0, &mut out)?;
                 Ok(Tensor::from_vec(out, &[self.rows, self.cols])?)
@@ -217,7 +251,7 @@ impl Matrix {
     /// Memory that the weights don't fit into, here or there.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let values = match (&self.values, device) {
-            (Values::Blocks(rows), Device::Cpu) => Values::Blocks(rows.clone()),
+            (Values::Blocks(_) | Values::Integer(..), Device::Cpu) => self.values.clone(),
             _ => Values::Dense(self.widen()?.to_device(device)?),
         };
         Ok(Self {

@@ -226,6 +226,28 @@ fn weights_left_in_their_blocks_give_the_logits_of_widened_ones() {
 }
 
 #[test]
+fn integer_products_change_logits_by_the_rounding_of_activations_only() {
+    let writer = tiny::writer(7, Kinds::Mixed);
+    let gguf = Gguf::from_bytes("tiny.gguf", writer.to_bytes().unwrap()).unwrap();
+    let [integer, dense] = [Weights::Integer, Weights::F32].map(|weights| {
+        let decoder = Decoder::load(&gguf, weights).unwrap();
+        [1, 25].map(|chunk| {
+            let rows = hidden(&decoder, &text(&decoder, 25, 3), chunk);
+            let rows = Tensor::from_vec(rows, &[25, decoder.config().width]).unwrap();
+            decoder.logits(&rows).unwrap().into_vec::<f32>().unwrap()
+        })
+    });
+    let distance =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+    for (integer, dense) in integer.iter().zip(&dense) {
+        // Each linear rounds its input to steps of 1/127 of the largest of 32, about 0.5 in 100 of the whole; there are nine in a
+        // row.
+        let error = (distance(integer, dense) / distance(dense, &vec![0.0; dense.len()])).sqrt();
+        assert!((1e-4..3e-2).contains(&error), "{error}");
+    }
+}
+
+#[test]
 fn an_f16_cache_changes_hidden_rows_by_its_rounding_only() {
     let decoder = decoder();
     let tokens = text(&decoder, 60, 1);

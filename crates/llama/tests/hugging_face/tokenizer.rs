@@ -127,24 +127,18 @@ fn wikitext_has_the_tokens_of_the_gguf_file_and_of_the_defining_crate() {
     }
     assert_eq!((found.bos(), found.eos()), (None, None));
     let whole: tokenizers::Tokenizer = fs::read_to_string(&file).unwrap().parse().unwrap();
-    for part in ["test", "valid"] {
-        let Some(text) = data(test, &format!("wikitext2/{part}.txt")) else {
-            continue;
-        };
+    if let Some(text) = data(test, "wikitext2/test.txt") {
         let text = fs::read_to_string(text).unwrap();
         let ids = found.encode(&text).unwrap();
         assert!(ids.len() > 200_000);
-        assert!(ids == expected.encode(&text).unwrap(), "{part}");
+        assert!(ids == expected.encode(&text).unwrap());
         assert_eq!(found.decode(&ids).unwrap(), text);
         // The defining crate is slow on a text in one piece, and slower than the others on all of it.
         for text in text.split_inclusive(" = = \n").take(200) {
             let whole = whole.encode(text, false).unwrap();
-            assert!(
-                found.encode(text).unwrap() == whole.get_ids(),
-                "{part}: {text}"
-            );
+            assert!(found.encode(text).unwrap() == whole.get_ids(), "{text}");
         }
-        println!("WikiText-2 {part}: {} equal tokens", ids.len());
+        println!("WikiText-2: {} equal tokens", ids.len());
     }
     let turn = "<|im_start|>user\nHi 12<|im_end|>\n";
     let special = found.encode_special(turn).unwrap();
