@@ -243,12 +243,16 @@ fn a_row_with_a_number_that_is_not_finite_is_nan_and_no_other_row_is() {
 
 #[test]
 fn all_but_products_is_as_with_blocks() {
-    for kind in GgmlType::ALL {
-        let gguf = file(kind, 37, 64, 9);
+    // Nothing here writes the K formats.
+    let written = GgmlType::ALL
+        .into_iter()
+        .filter(|kind| kind.block_len() <= LEN);
+    for kind in written {
+        let gguf = file(kind, 37, 256, 9);
         let [integer, blocks] = [Weights::Integer, Weights::Blocks].map(|form| matrix(&gguf, form));
         assert_eq!(
             (integer.rows(), integer.cols(), integer.name()),
-            (37, 64, "w")
+            (37, 256, "w")
         );
         let all = |matrix: &Matrix| matrix.widen().unwrap().into_vec::<f32>().unwrap();
         assert_eq!(all(&integer), all(&blocks));
@@ -262,7 +266,7 @@ fn all_but_products_is_as_with_blocks() {
         assert_eq!(rows(&integer), rows(&blocks));
         // On the CPU a matrix keeps its form.
         let copy = integer.to_device(&whittle_tensor::Device::Cpu).unwrap();
-        let x = numbers(1, 1, 3 * 64, 0);
+        let x = numbers(1, 1, 3 * 256, 0);
         assert_eq!(product(&copy, &x), product(&integer, &x));
         // Formats without integer codes are multiplied as with blocks, the others are not.
         let same = product(&integer, &x) == product(&blocks, &x);
