@@ -1,5 +1,6 @@
 //! Adapters: the logits of a model with their products merged into its weights, and errors for bad adapters.
 
+use crate::WHOLE_MODELS;
 use crate::model::{Model, Temporary, Weighted, both, converted, folder_name, logits, safetensors};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -226,6 +227,9 @@ fn rows_stay_in_their_order_where_the_decoder_pairs_halves() {
 #[test]
 fn published_adapters_give_the_logits_of_merged_weights() {
     let test = "published_adapters_give_the_logits_of_merged_weights";
+    let _alone = WHOLE_MODELS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let Some(path) = data(test, "SmolLM2-135M-Instruct.Q4_1.gguf") else {
         return;
     };

@@ -1,5 +1,6 @@
 //! Folders: the decoder that a GGUF file of the same weights gives, and errors for bad folders.
 
+use crate::WHOLE_MODELS;
 use crate::model::{TOKENS, Temporary, both, converted, halves, logits};
 use serde_json::{Value, json};
 use std::fs;
@@ -47,6 +48,9 @@ fn a_folder_gives_the_logits_of_the_gguf_file_of_the_same_weights_to_the_bit() {
 #[test]
 fn published_models_give_from_shards_the_logits_of_their_gguf_files_to_the_bit() {
     let test = "published_models_give_from_shards_the_logits_of_their_gguf_files_to_the_bit";
+    let _alone = WHOLE_MODELS
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     for (i, (file, shards)) in [
         ("stories260K.gguf", 3),
         ("SmolLM2-135M-Instruct.Q4_1.gguf", 4),
