@@ -26,7 +26,7 @@ pub enum Weights {
     Blocks,
     /// Widened to f32 at load: faster products of many rows, four bytes a weight.
     F32,
-    /// As codes that are multiplied as integers: 4-bit weights with 8-bit activations (W4A8) for Q4_1, W8A8 for Q8_0. The
+    /// As codes that are multiplied as integers: 4-bit weights with 8-bit activations (W4A8) for Q4_0 and Q4_1, W8A8 for Q8_0. The
     /// fastest, and the only form that rounds activations.
     ///
     /// Each block of 32 activations is rounded on the fly to `a · c` with `a = max |x| / 127` and `c` the integer next to
@@ -34,7 +34,7 @@ pub enum Weights {
     /// sum over blocks. A row of `x` with a NaN or an infinity gives a row of NaN.
     ///
     /// The codes are repacked at load, sixteen rows side by side, which takes the memory of the file once more. Matrices of
-    /// other kinds (F32, F16, BF16, Q4_0, the K formats) are as under [`Weights::Blocks`].
+    /// other kinds (F32, F16, BF16, the K formats) are as under [`Weights::Blocks`].
     Integer,
 }
 

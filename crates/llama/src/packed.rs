@@ -50,6 +50,7 @@ pub(crate) struct Packed {
 /// Block after block of the first sixteen rows, then of the next; rows beyond the last are zero.
 #[derive(Debug)]
 enum Panels {
+    Q4_0(Vec<Q4_0x16>),
     Q4_1(Vec<Q4_1x16>),
     Q8_0(Vec<Q8_0x16>),
 }
@@ -71,10 +72,11 @@ impl Packed {
             GgmlType::F32
             | GgmlType::F16
             | GgmlType::BF16
-            | GgmlType::Q4_0
             | GgmlType::Q4_K
             | GgmlType::Q5_K
             | GgmlType::Q6_K => return Ok(None),
+            GgmlType::Q4_0 if !has_minimums(bytes) => return Ok(None),
+            GgmlType::Q4_0 => Panels::Q4_0(pack(name, bytes, rows, cols)?),
             GgmlType::Q4_1 => Panels::Q4_1(pack(name, bytes, rows, cols)?),
             GgmlType::Q8_0 => Panels::Q8_0(pack(name, bytes, rows, cols)?),
         };
@@ -91,6 +93,7 @@ impl Packed {
             simd::round(level, &x[row * self.cols..][..self.cols], out);
         });
         match &self.panels {
+            Panels::Q4_0(panels) => product(level, panels, self.rows, &rounded, n),
             Panels::Q4_1(panels) => product(level, panels, self.rows, &rounded, n),
             Panels::Q8_0(panels) => product(level, panels, self.rows, &rounded, n),
         }
@@ -160,6 +163,40 @@ impl Format for Q4_1x16 {
             let dot = isa.fma(scales, sums[i], shift);
             totals[i] = isa.fma(isa.splat(x[i].scale), dot, totals[i]);
         }
+    }
+}
+
+/// Sixteen blocks of Q4_0, `d · (q - 8)`: as Q4_1 with the minimum `-8 · d`, which is exact.
+#[derive(Clone, Copy, Debug)]
+struct Q4_0x16(Q4_1x16);
+
+/// Whether `-8 · d` of every block of Q4_0 is a number that an f16 has.
+fn has_minimums(bytes: &[u8]) -> bool {
+    bytes
+        .chunks_exact(GgmlType::Q4_0.block_bytes())
+        .all(|block| {
+            let scale = f16::from_le_bytes([block[0], block[1]]);
+            f16::from_f32(-8.0 * scale.to_f32()).is_finite()
+        })
+}
+
+impl Format for Q4_0x16 {
+    const BYTES: usize = GgmlType::Q4_0.block_bytes();
+    const ZERO: Self = Self(Q4_1x16::ZERO);
+
+    fn put(&mut self, row: usize, block: &[u8]) {
+        let scale = f16::from_le_bytes([block[0], block[1]]);
+        self.0.scales[row] = scale;
+        self.0.minimums[row] = f16::from_f32(-8.0 * scale.to_f32());
+        let words = block[2..].as_chunks::<4>().0;
+        for (codes, word) in self.0.codes.iter_mut().zip(words) {
+            codes[row] = *word;
+        }
+    }
+
+    #[inline(always)]
+    fn add<I: Isa, const M: usize>(&self, isa: I, x: [&Q8; M], totals: &mut [I::Lanes; M]) {
+        self.0.add(isa, x, totals);
     }
 }
 
@@ -286,8 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn scales_of_q4_0_whose_minimum_no_f16_has_stay_blocks() {
+        let mut block = [0u8; GgmlType::Q4_0.block_bytes()];
+        for (scale, is_packed) in [(8000.0, true), (-8000.0, true), (8200.0, false)] {
+            block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+            let packed = Packed::new("w", GgmlType::Q4_0, &block, 1, LEN).unwrap();
+            assert_eq!(packed.is_some(), is_packed, "{scale}");
+        }
+    }
+
+    #[test]
     fn formats_without_integer_codes_are_left_alone() {
-        let has_codes = |kind: &GgmlType| matches!(kind, GgmlType::Q4_1 | GgmlType::Q8_0);
+        let has_codes =
+            |kind: &GgmlType| matches!(kind, GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0);
         for kind in GgmlType::ALL.into_iter().filter(|kind| !has_codes(kind)) {
             assert!(Packed::new("w", kind, &[0; 4], 1, 1).unwrap().is_none());
         }

@@ -7,7 +7,7 @@ use whittle_llama::{Gguf, Matrix, Weights};
 use whittle_tensor::{Tensor, random::Philox4x32};
 
 /// The formats whose weights are integer codes.
-const KINDS: [GgmlType; 2] = [GgmlType::Q4_1, GgmlType::Q8_0];
+const KINDS: [GgmlType; 3] = [GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0];
 
 const LEN: usize = 32;
 
@@ -186,7 +186,11 @@ fn zeros_give_zeros_and_numbers_too_small_for_a_scale_count_as_zeros() {
         alone[40] = 2.0;
         let found = product(&matrix, &x);
         assert_eq!(found, product(&matrix, &alone));
-        assert!(found.iter().all(|&y| y != 0.0));
+        let weights = matrix.widen().unwrap().into_vec::<f32>().unwrap();
+        for (y, weights) in found.iter().zip(weights.chunks_exact(96)) {
+            assert_eq!(*y != 0.0, weights[40] != 0.0);
+        }
+        assert!(found.iter().any(|&y| y != 0.0));
     }
 }
 
