@@ -1,3 +1,5 @@
+//! The driver of whittle's PTX kernels over a context of the `cust` crate.
+//!
 #![doc = include_str!("../README.md")]
 // The crate is the border to a C library; each block carries its proof.
 #![allow(unsafe_code)]

@@ -1,3 +1,5 @@
+//! A driver for NVIDIA GPUs that opens `libcuda` at run time and runs whittle's PTX kernels.
+//!
 #![doc = include_str!("../README.md")]
 // The crate is the border to a C library; each block carries its proof.
 #![allow(unsafe_code)]
